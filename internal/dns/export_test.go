@@ -1,0 +1,19 @@
+package dns
+
+import "strings"
+
+// Reply is the packet path, without a socket.
+var Reply = (*Server).reply
+
+// UDPSize is what a UDP socket carries.
+const UDPSize = ednsSize
+
+// Find looks a name up as the packet path does, and returns whether it exists
+// and the apex that it is under, empty if none.
+func (z *Zone) Find(name string) (exists bool, apex string) {
+	n, at := z.find(strings.ToLower(name))
+	if at < 0 {
+		return false, ""
+	}
+	return n != nil, name[at:]
+}

@@ -1,0 +1,83 @@
+package dns_test
+
+import (
+	"encoding/binary"
+	"testing"
+
+	mdns "github.com/miekg/dns"
+
+	"github.com/tunneld/tunneld/internal/dns"
+)
+
+func FuzzReply(f *testing.F) {
+	for _, seed := range odd(f) {
+		f.Add(seed.packet, false)
+		f.Add(seed.packet, true)
+	}
+	for _, name := range []string{"task-api.local.", "a.*.task-api.local.", "w.y.task-api.local.", `x\.\000.task-api.local.`, "many.local.", ip6One, "."} {
+		for _, qtype := range []uint16{mdns.TypeA, mdns.TypeAAAA, mdns.TypeSOA, mdns.TypeNS, mdns.TypeANY, mdns.TypePTR, mdns.TypeAXFR, mdns.TypeOPT} {
+			q := new(mdns.Msg).SetQuestion(name, qtype)
+			q.Extra = []mdns.RR{do(opt(600, 0, &mdns.EDNS0_PADDING{Padding: make([]byte, 8)}))}
+			b, err := q.Pack()
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(b, false)
+		}
+	}
+	s := new(dns.Server)
+	s.SetZone(dns.NewZone(served()))
+
+	f.Fuzz(func(t *testing.T, packet []byte, tcp bool) {
+		size := dns.UDPSize
+		if tcp {
+			size = mdns.MaxMsgSize
+		}
+		out := dns.Reply(s, nil, packet, loopback, size)
+		query := len(packet) >= 12 && packet[2]&0x80 == 0
+		if (out != nil) != query {
+			t.Fatalf("reply % x to % x", out, packet)
+		}
+		if out == nil {
+			return
+		}
+		if len(out) > size {
+			t.Errorf("reply of %d bytes; limit %d", len(out), size)
+		}
+		if binary.BigEndian.Uint16(out) != binary.BigEndian.Uint16(packet) || out[2]&0x80 == 0 || out[2]&0x79 != packet[2]&0x79 {
+			t.Errorf("header % x to % x: want ID, opcode and RD kept, and QR", out[:12], packet[:12])
+		}
+		r := new(mdns.Msg)
+		if err := r.Unpack(out); err != nil {
+			t.Fatalf("reply % x to % x: %v", out, packet, err)
+		}
+		if r.RecursionAvailable || r.Zero || r.AuthenticatedData || r.CheckingDisabled {
+			t.Errorf("flags of\n%v", r)
+		}
+		if r.IsEdns0() == nil && !tcp && len(out) > mdns.MinMsgSize {
+			t.Errorf("reply of %d bytes to who did not say that it can take them", len(out))
+		}
+		q := new(mdns.Msg)
+		if len(r.Question) == 1 && (q.Unpack(packet) != nil || r.Question[0] != q.Question[0]) {
+			t.Errorf("question %v; want %v", r.Question, q.Question)
+		}
+	})
+}
+
+func BenchmarkReply(b *testing.B) {
+	s := new(dns.Server)
+	s.SetZone(dns.NewZone(served()))
+	for name, ask := range map[string]string{"answer": "task-api.local.", "nxdomain": "a.nothing.local.", "refused": "example.com."} {
+		packet, err := new(mdns.Msg).SetQuestion(ask, mdns.TypeA).Pack()
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(name, func(b *testing.B) {
+			buf := make([]byte, 2*dns.UDPSize)
+			b.ReportAllocs()
+			for b.Loop() {
+				dns.Reply(s, buf, packet, loopback, dns.UDPSize)
+			}
+		})
+	}
+}
