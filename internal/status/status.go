@@ -75,6 +75,8 @@ type Status struct {
 type Config struct {
 	Path  string `json:"path"`
 	Error string `json:"error"`
+	// Restart names what the file says that takes effect at the next start.
+	Restart string `json:"restart,omitempty"`
 }
 
 // A Cluster is a context of a kubeconfig file. Two files may name different
@@ -94,6 +96,9 @@ type Forward struct {
 	// URL is where a browser should go; empty for a forward without an HTTP
 	// port.
 	URL string `json:"url"`
+	// URLs are all that lead to the HTTP port, URL first. Those under
+	// .localhost need nobody's help to resolve.
+	URLs []string `json:"urls,omitempty"`
 	// Target is for people: "service/task-api in namespace task-api of context
 	// lab".
 	Target string `json:"target"`
@@ -164,4 +169,22 @@ type TLS struct {
 	// Permitted are the domains the CA can sign for, whoever holds its key.
 	Permitted []string `json:"permitted"`
 	Error     string   `json:"error,omitempty"`
+}
+
+// A LogRecord is one line of what the daemon did.
+type LogRecord struct {
+	Time  time.Time `json:"time"`
+	Level string    `json:"level"`
+	Msg   string    `json:"msg"`
+	// Forward is the forward that it concerns; empty for the daemon itself.
+	Forward string `json:"forward,omitempty"`
+	// Attrs are the rest, in order, as key and value.
+	Attrs [][2]string `json:"attrs,omitempty"`
+}
+
+// A Version says which program this is.
+type Version struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+	OS      string `json:"os"` // GOOS/GOARCH
 }

@@ -1,0 +1,278 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// moveUp is added to a port below 1024 that cannot be bound.
+const moveUp = 8000
+
+// A Spec is the desired state of one raw TCP port of a forward. Specs are
+// comparable: equal Specs need no work.
+type Spec struct {
+	// Name is the forward's name, for messages and meters.
+	Name string
+	// Listen is the wanted local address; port 0 picks a free one. A port
+	// below 1024 that cannot be had moves up by 8000.
+	Listen netip.AddrPort
+	Target Target
+	// TLS says that Set.Listen shall terminate TLS.
+	TLS bool
+	// Hold is how long a connection waits for a pod; 0 means not at all.
+	Hold time.Duration
+}
+
+// A Set keeps listeners equal to the Specs last applied, and carries what they
+// accept. Backends must be set; nothing may be changed after the first Apply.
+// Its methods may be called concurrently.
+type Set struct {
+	Backends Backends
+	// Listen binds a Spec's address, given as the second argument because it
+	// may have moved up; nil means plain TCP.
+	Listen func(s Spec, at netip.AddrPort) (net.Listener, error)
+	Meters *Meters      // nil: nothing is counted
+	Log    *slog.Logger // nil: none
+
+	applying sync.Mutex // makes Apply and Close one at a time
+
+	mu     sync.Mutex // guards the following
+	ports  map[Spec]*port
+	closed bool
+}
+
+// A Binding tells what became of a Spec.
+type Binding struct {
+	Spec Spec
+	// Addr is where it listens; the zero value if it could not be bound, and
+	// Err says why.
+	Addr netip.AddrPort
+	Err  error
+}
+
+// Apply ends the ports that are not in specs, with their connections, leaves
+// equal ones alone, starts the others, and tries again those that could not be
+// bound. When it returns, all is bound that can be.
+func (s *Set) Apply(specs []Spec) {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	want := make(map[Spec]bool, len(specs))
+	for _, spec := range specs {
+		want[spec] = true
+	}
+
+	var gone []*port
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	if s.ports == nil {
+		s.ports = make(map[Spec]*port)
+	}
+	for spec, p := range s.ports {
+		if !want[spec] {
+			gone = append(gone, p)
+			delete(s.ports, spec)
+		}
+	}
+	var start []Spec
+	for spec := range want {
+		if p := s.ports[spec]; p == nil || p.err != nil {
+			start = append(start, spec)
+		}
+	}
+	s.mu.Unlock()
+
+	for _, p := range gone { // first: their addresses may be wanted again
+		p.close()
+	}
+	for _, spec := range start {
+		p := s.start(spec)
+		s.mu.Lock()
+		s.ports[spec] = p
+		s.mu.Unlock()
+	}
+}
+
+// start binds a Spec's address and begins to accept.
+func (s *Set) start(spec Spec) *port {
+	p := &port{set: s, spec: spec, log: s.log().With("forward", spec.Name, "port", spec.Target.Port)}
+	p.listener, p.err = s.listen(spec)
+	if p.err != nil {
+		p.log.Warn("cannot listen", "addr", spec.Listen, "err", p.err)
+		return p
+	}
+	p.log.Info("listening", "addr", p.listener.Addr())
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	p.running.Go(p.accept)
+	return p
+}
+
+func (s *Set) listen(spec Spec) (net.Listener, error) {
+	bind := s.Listen
+	if bind == nil {
+		bind = func(_ Spec, at netip.AddrPort) (net.Listener, error) { return net.Listen("tcp", at.String()) }
+	}
+	l, err := bind(spec, spec.Listen)
+	if err == nil || spec.Listen.Port() == 0 || spec.Listen.Port() >= 1024 {
+		return l, err
+	}
+	up := netip.AddrPortFrom(spec.Listen.Addr(), spec.Listen.Port()+moveUp)
+	l, upErr := bind(spec, up)
+	if upErr != nil {
+		return nil, fmt.Errorf("%w; and on port %d: %w", err, up.Port(), upErr)
+	}
+	return l, nil
+}
+
+// Bindings tells about all Specs, sorted by name and address.
+func (s *Set) Bindings() []Binding {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]Binding, 0, len(s.ports))
+	for spec, p := range s.ports {
+		b := Binding{Spec: spec, Err: p.err}
+		if p.err == nil {
+			b.Addr = addrPort(p.listener.Addr())
+		}
+		all = append(all, b)
+	}
+	slices.SortFunc(all, func(a, b Binding) int {
+		if n := strings.Compare(a.Spec.Name, b.Spec.Name); n != 0 {
+			return n
+		}
+		return a.Spec.Listen.Compare(b.Spec.Listen)
+	})
+	return all
+}
+
+// Close ends every port and every connection, and waits for them. It is
+// idempotent.
+func (s *Set) Close() error {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	s.mu.Lock()
+	all := s.ports
+	s.ports, s.closed = nil, true
+	s.mu.Unlock()
+	var ended sync.WaitGroup
+	for _, p := range all {
+		ended.Go(p.close)
+	}
+	ended.Wait()
+	return nil
+}
+
+func (s *Set) log() *slog.Logger {
+	if s.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return s.Log
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return ap
+}
+
+// A port is one running Spec, or why it does not run.
+type port struct {
+	set      *Set
+	spec     Spec
+	log      *slog.Logger
+	err      error
+	listener net.Listener
+	ctx      context.Context
+	cancel   context.CancelFunc
+	running  sync.WaitGroup // accept and what it starts
+}
+
+func (p *port) close() {
+	if p.err != nil {
+		return
+	}
+	p.cancel()
+	p.listener.Close()
+	p.running.Wait()
+	p.log.Info("stopped listening", "addr", p.listener.Addr())
+}
+
+// accept accepts until the listener is closed. Other errors, such as too many
+// open files, pass: it tries again.
+func (p *port) accept() {
+	var pause time.Duration
+	for {
+		local, err := p.listener.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			p.log.Warn("accept", "err", err, "again in", pause)
+			select {
+			case <-time.After(pause):
+			case <-p.ctx.Done():
+				return
+			}
+		default:
+			pause = 0
+			p.running.Go(func() { p.serve(local) })
+		}
+	}
+}
+
+// serve finds a pod for a connection and carries it.
+func (p *port) serve(local net.Conn) {
+	meter := p.set.Meters.Of(p.spec.Name)
+	done := meter.Begin()
+	ctx, cancel := context.WithTimeout(p.ctx, p.spec.Hold)
+	up, err := Open(ctx, p.set.Backends, p.spec.Target)
+	cancel()
+	if err != nil {
+		Reset(local)
+		if p.ctx.Err() != nil {
+			err = nil // the forward was removed: nobody failed
+		}
+		done(err)
+		return
+	}
+	stop := context.AfterFunc(p.ctx, func() {
+		local.Close()
+		up.Close()
+	})
+	err = carry(meter.Count(local), up)
+	if stop() {
+		up.Close()
+	} else {
+		err = nil // ended by us
+	}
+	done(err)
+	p.log.Debug("connection ended", "client", local.RemoteAddr(), "err", err)
+}
+
+// Open picks a pod and dials it, and picks again as long as nothing was
+// delivered and ctx lasts.
+func Open(ctx context.Context, b Backends, t Target) (Conn, error) {
+	for {
+		e, err := b.Pick(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		c, err := b.Dial(ctx, e)
+		if err == nil || !errors.Is(err, ErrNotDelivered) || ctx.Err() != nil {
+			return c, err
+		}
+	}
+}
