@@ -1,0 +1,79 @@
+// Package atomicfile writes files that are either the old one or the new one,
+// whatever happens meanwhile.
+package atomicfile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Write puts data into the file at path, which it creates or replaces, with
+// the given mode whatever the umask. The data is on disk when it returns. If
+// it fails, the old file is untouched and nothing is left beside it.
+//
+// It replaces what path names: a symbolic link would become a file.
+func Write(path string, data []byte, mode fs.FileMode) error {
+	return WriteFunc(path, data, mode, nil)
+}
+
+// WriteFunc is Write with a last word: ready is called when all is on disk
+// under a temporary name, which it may change (its owner, say), and an error
+// of it gives up.
+func WriteFunc(path string, data []byte, mode fs.FileMode, ready func(temporary string) error) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
+	if err != nil {
+		return err
+	}
+	temporary := f.Name()
+	renamed := false
+	defer func() {
+		if err != nil && !renamed {
+			err = errors.Join(err, ignoreClosed(f.Close()), os.Remove(temporary))
+		}
+	}()
+	if err := f.Chmod(mode); err != nil {
+		return err
+	}
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if ready != nil {
+		if err := ready(temporary); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(temporary, path); err != nil {
+		return err
+	}
+	renamed = true
+	return syncDir(filepath.Dir(path))
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// syncDir makes a rename last. Not every system can, or needs to.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !isInvalid(err) {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,164 @@
+// Package statedir keeps what the daemon must not forget between two starts:
+// which address each forward has, and which ports it had last. The CA keeps
+// its files in the same directory, by itself.
+package statedir
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/tunneld/tunneld/internal/atomicfile"
+	"github.com/tunneld/tunneld/internal/lockfile"
+)
+
+// version is that of the directory's layout. A higher one is refused: it was
+// written by a newer program, which may mean something else by it.
+const version = 1
+
+var (
+	// ErrInUse: another daemon uses the directory.
+	ErrInUse = errors.New("the state directory is in use by another tunneld")
+	// ErrNewer: the directory was written by a newer version.
+	ErrNewer = errors.New("the state directory was written by a newer tunneld")
+)
+
+// A Port is a port of a forward as it was last seen in the cluster.
+type Port struct {
+	Name        string `json:"name,omitempty"`
+	Number      uint16 `json:"number"`
+	AppProtocol string `json:"appProtocol,omitempty"`
+}
+
+// A Forward is what is remembered of one.
+type Forward struct {
+	Address netip.Addr `json:"address"`
+	// Ports let the listeners of a forward be bound before its cluster can be
+	// reached. Empty means that it never was.
+	Ports []Port `json:"ports,omitempty"`
+}
+
+// A Dir is a state directory that this process has for itself. Its methods may
+// be called concurrently.
+type Dir struct {
+	path    string
+	release func()
+
+	mu       sync.Mutex // guards the following, and the file
+	forwards map[string]Forward
+}
+
+// file is the layout of forwards.json.
+type file struct {
+	Version  int                `json:"version"`
+	Forwards map[string]Forward `json:"forwards"`
+}
+
+// DefaultPath is $XDG_STATE_HOME/tunneld, else ~/.local/state/tunneld, on
+// every system.
+func DefaultPath() (string, error) {
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "tunneld"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("find the state directory: %w", err)
+	}
+	return filepath.Join(home, ".local", "state", "tunneld"), nil
+}
+
+// Open creates the directory if need be, with mode 0700, locks it, and reads
+// it. An error Is ErrInUse or ErrNewer where that is the reason; nothing has
+// been changed then.
+func Open(path string) (*Dir, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("create the state directory: %w", err)
+	}
+	release, err := lockfile.Lock(filepath.Join(path, "lock"))
+	if errors.Is(err, lockfile.ErrLocked) {
+		return nil, fmt.Errorf("%w: %s", ErrInUse, path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the state directory: %w", err)
+	}
+	d := &Dir{path: path, release: release}
+	if err := d.read(); err != nil {
+		release()
+		return nil, fmt.Errorf("read the state directory: %w", err)
+	}
+	return d, nil
+}
+
+// Path is where the directory is.
+func (d *Dir) Path() string { return d.path }
+
+// Close lets another process have the directory.
+func (d *Dir) Close() { d.release() }
+
+func (d *Dir) filename() string { return filepath.Join(d.path, "forwards.json") }
+
+func (d *Dir) read() error {
+	data, err := os.ReadFile(d.filename())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var f file
+	if err := json.Unmarshal(data, &f); err != nil {
+		// A cut cannot happen, since it is written by renaming. Whatever this
+		// is, the addresses in it are worth more to a person than to us.
+		aside := d.filename() + ".unreadable"
+		if renameErr := os.Rename(d.filename(), aside); renameErr != nil {
+			return fmt.Errorf("%s: %w", d.filename(), err)
+		}
+		return nil
+	}
+	if f.Version > version {
+		return fmt.Errorf("%w: %s has version %d, and this program knows %d", ErrNewer, d.filename(), f.Version, version)
+	}
+	d.forwards = f.Forwards
+	return nil
+}
+
+// Forwards returns what is remembered, by the forwards' names.
+func (d *Dir) Forwards() map[string]Forward {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return maps.Clone(d.forwards)
+}
+
+// SetForwards remembers forwards in place of what was. It writes nothing if
+// nothing changed. If it fails, the old state is still on disk and in memory.
+func (d *Dir) SetForwards(forwards map[string]Forward) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	was, err := encode(d.forwards)
+	if err != nil {
+		return err
+	}
+	now, err := encode(forwards)
+	if err != nil {
+		return err
+	}
+	if string(was) == string(now) {
+		return nil
+	}
+	if err := atomicfile.Write(d.filename(), now, 0o600); err != nil {
+		return fmt.Errorf("write the state directory: %w", err)
+	}
+	d.forwards = maps.Clone(forwards)
+	return nil
+}
+
+func encode(forwards map[string]Forward) ([]byte, error) {
+	data, err := json.MarshalIndent(file{Version: version, Forwards: forwards}, "", "  ")
+	return append(data, '\n'), err
+}
