@@ -1,0 +1,295 @@
+package portforward
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Lease is one connection to a port of a pod, with an upgraded connection to
+// itself. It is a net.Conn with CloseWrite and WriteTo. Its owner must Close
+// it; after a clean end on both sides the upgraded connection is kept for the
+// next lease.
+type Lease struct {
+	session         *session
+	dataID, errorID uint32
+
+	chunks   chan []byte // from the session's reader to Read or WriteTo
+	used     chan int    // how much of the chunk was taken
+	finished chan struct{}
+	deadline deadline // for reads
+	overdue  deadline // for writes
+	writing  atomic.Bool
+
+	// pod and done are set by the pool before the lease is handed out.
+	pod  *podConns
+	done func(l *Lease, clean bool)
+
+	errorText  []byte // touched only by the session's reader
+	errorEnded atomic.Bool
+
+	closing sync.Once
+
+	mu      sync.Mutex // guards the following
+	err     error      // why reading ended; set before finished is closed
+	sentFin bool
+	closed  bool
+}
+
+func newLease(s *session, errorID, dataID uint32) *Lease {
+	return &Lease{
+		session:  s,
+		errorID:  errorID,
+		dataID:   dataID,
+		chunks:   make(chan []byte),
+		used:     make(chan int, 1),
+		finished: make(chan struct{}),
+	}
+}
+
+// finish ends reading with err. Only the first call counts.
+func (l *Lease) finish(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return
+	}
+	l.err = err
+	close(l.finished)
+}
+
+// errorFin notes that the server has nothing more to say on the error stream.
+func (l *Lease) errorFin() { l.errorEnded.Store(true) }
+
+// remoteFin is the pod's end of stream, unless the error stream explains it
+// otherwise.
+func (l *Lease) remoteFin() {
+	if len(l.errorText) > 0 {
+		l.finish(&StreamError{Text: string(l.errorText)})
+		return
+	}
+	l.finish(io.EOF)
+}
+
+// reset is the server's abrupt end of the data stream.
+func (l *Lease) reset() {
+	if len(l.errorText) > 0 {
+		l.finish(&StreamError{Text: string(l.errorText)})
+		return
+	}
+	l.finish(io.ErrUnexpectedEOF)
+}
+
+// Read implements net.Conn. Besides io.EOF it returns a *StreamError, or an
+// error that Is ErrLinkDead.
+func (l *Lease) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	var n int
+	err := l.take(func(chunk []byte) (int, error) {
+		n = copy(p, chunk)
+		return n, nil
+	})
+	return n, err
+}
+
+// WriteTo implements io.WriterTo: it writes what arrives straight from the
+// receive buffer to w, until the pod's end of stream.
+func (l *Lease) WriteTo(w io.Writer) (total int64, err error) {
+	for err == nil {
+		err = l.take(func(chunk []byte) (int, error) {
+			n, err := w.Write(chunk)
+			total += int64(n)
+			return n, err
+		})
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return total, err
+}
+
+// take waits for the next chunk and passes it to use, which returns how much
+// of it is done with.
+func (l *Lease) take(use func(chunk []byte) (int, error)) error {
+	timeout := l.deadline.expired()
+	select {
+	case <-timeout:
+		return os.ErrDeadlineExceeded
+	default:
+	}
+	select {
+	case chunk := <-l.chunks:
+		n, err := use(chunk)
+		l.used <- n
+		return err
+	case <-l.finished:
+		return l.readErr()
+	case <-timeout:
+		return os.ErrDeadlineExceeded
+	}
+}
+
+func (l *Lease) readErr() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+// Write implements net.Conn. It blocks while the pod does not read, which is
+// TCP's own back-pressure. After the pod reset the stream it returns Read's
+// error.
+func (l *Lease) Write(p []byte) (int, error) {
+	l.writing.Store(true)
+	defer l.writing.Store(false)
+	late := l.overdue.expired()
+	total := 0
+	for len(p) > 0 {
+		if isClosed(late) {
+			return total, os.ErrDeadlineExceeded
+		}
+		if err := l.writeErr(); err != nil {
+			return total, err
+		}
+		part := p[:min(len(p), maxDataLen)]
+		err := l.session.send(late, func(dst []byte) []byte {
+			dst = appendDataHeader(dst, l.dataID, 0, len(part))
+			return append(dst, part...)
+		})
+		if err != nil {
+			return total, err
+		}
+		total += len(part)
+		p = p[len(part):]
+	}
+	return total, nil
+}
+
+func (l *Lease) writeErr() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.closed || l.sentFin:
+		return net.ErrClosed
+	case l.err != nil && l.err != io.EOF:
+		return l.err
+	}
+	return nil
+}
+
+// CloseWrite ends our direction of the stream. Container runtimes give the
+// other direction about one second after that and never pass it on to the app
+// as the end of its input: port-forward has no true half-close.
+func (l *Lease) CloseWrite() error {
+	l.mu.Lock()
+	if l.sentFin || l.closed {
+		l.mu.Unlock()
+		return nil
+	}
+	l.sentFin = true
+	l.mu.Unlock()
+	return l.session.send(nil, func(dst []byte) []byte {
+		return appendDataHeader(dst, l.dataID, flagFin, 0)
+	})
+}
+
+// Close gives the lease back. It is idempotent and waits.
+func (l *Lease) Close() error {
+	l.closing.Do(func() {
+		endedByPod := l.readErr() == io.EOF
+		clean := endedByPod && l.errorEnded.Load() && l.CloseWrite() == nil
+		l.mu.Lock()
+		l.closed = true
+		l.mu.Unlock()
+		l.finish(net.ErrClosed)
+		l.overdue.set(time.Time{}, nil)
+		l.done(l, clean)
+	})
+	return nil
+}
+
+// Retiring is closed when the pool was told that the pod is going away.
+func (l *Lease) Retiring() <-chan struct{} { return l.pod.retired }
+
+// LocalAddr implements net.Conn: our end of the upgraded connection.
+func (l *Lease) LocalAddr() net.Addr { return l.session.conn.LocalAddr() }
+
+// RemoteAddr implements net.Conn: the API server's, or the proxy's, end.
+func (l *Lease) RemoteAddr() net.Addr { return l.session.conn.RemoteAddr() }
+
+// SetDeadline implements net.Conn.
+func (l *Lease) SetDeadline(t time.Time) error {
+	l.SetReadDeadline(t)
+	return l.SetWriteDeadline(t)
+}
+
+// SetReadDeadline implements net.Conn.
+func (l *Lease) SetReadDeadline(t time.Time) error {
+	l.deadline.set(t, nil)
+	return nil
+}
+
+// SetWriteDeadline implements net.Conn. A write that a deadline interrupts
+// ends the lease: part of a frame may have been sent.
+func (l *Lease) SetWriteDeadline(t time.Time) error {
+	l.overdue.set(t, func() {
+		if l.writing.Load() {
+			l.session.fail(os.ErrDeadlineExceeded)
+		}
+	})
+	return nil
+}
+
+// A deadline is a point in time that can be moved while somebody waits for it.
+// The zero value never expires.
+type deadline struct {
+	mu    sync.Mutex // guards the following
+	timer *time.Timer
+	hit   chan struct{}
+}
+
+func (d *deadline) expired() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.hit == nil {
+		d.hit = make(chan struct{})
+	}
+	return d.hit
+}
+
+// set moves the deadline; a zero time takes it away. When it comes, passed is
+// called too, if it is not nil.
+func (d *deadline) set(t time.Time, passed func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.timer != nil && !d.timer.Stop() {
+		<-d.hit // its function runs or has run
+	}
+	d.timer = nil
+	if d.hit == nil || isClosed(d.hit) {
+		d.hit = make(chan struct{})
+	}
+	if t.IsZero() {
+		return
+	}
+	hit := d.hit
+	d.timer = time.AfterFunc(time.Until(t), func() {
+		close(hit)
+		if passed != nil {
+			passed()
+		}
+	})
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}

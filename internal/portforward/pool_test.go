@@ -1,0 +1,539 @@
+package portforward_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/tunneld/tunneld/internal/await"
+	"github.com/tunneld/tunneld/internal/demo"
+	"github.com/tunneld/tunneld/internal/portforward"
+)
+
+const (
+	echoPort   = 9000 // sends back
+	sourcePort = 9001 // reads a number on a line, sends that many bytes
+	countPort  = 7000 // reads stalledSize bytes, then says so
+	closedPort = 9999
+)
+
+// stalledSize is more than all the buffers on the way can hold.
+const stalledSize = 64 << 20
+
+// newCluster runs the sample application, and returns it with its first pod.
+func newCluster(t *testing.T, o demo.Options) (*demo.Cluster, portforward.Pod) {
+	t.Helper()
+	c, err := demo.Start(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	apps := demo.TaskAPI()
+	apps[0].Handlers = map[uint16]func(net.Conn){countPort: func(c net.Conn) {
+		n, _ := io.CopyN(io.Discard, c, stalledSize)
+		fmt.Fprintln(c, n)
+	}}
+	if err := c.Run(apps...); err != nil {
+		t.Fatal(err)
+	}
+	return c, podOf(c, c.Pods("task-api", "task-api")[0])
+}
+
+func podOf(c *demo.Cluster, name string) portforward.Pod {
+	return portforward.Pod{Namespace: "task-api", Name: name, UID: c.PodUID("task-api", name)}
+}
+
+// newPool returns a pool whose pings are frequent, so that tests are short.
+func newPool(t *testing.T, c *demo.Cluster) (*portforward.Pool, *portforward.Dialer) {
+	t.Helper()
+	d, err := portforward.NewDialer(c.RESTConfig(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &portforward.Pool{Dial: d.Dial, PingInterval: 20 * time.Millisecond, PingTimeout: 5 * time.Second}
+	t.Cleanup(func() { p.Close() })
+	return p, d
+}
+
+// upgrades counts the upgrades that were asked for.
+func upgrades(c *demo.Cluster) int {
+	n := 0
+	for _, r := range c.Requests() {
+		if r.Subresource == "portforward" {
+			n++
+		}
+	}
+	return n
+}
+
+func open(t *testing.T, p *portforward.Pool, pod portforward.Pod, port uint16) *portforward.Lease {
+	t.Helper()
+	l, err := p.Open(t.Context(), pod, port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// exchange sends text to an echo and reads it back.
+func exchange(t *testing.T, c net.Conn, text string) {
+	t.Helper()
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(text))
+	if _, err := io.ReadFull(c, got); err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != text {
+		t.Fatalf("got %.40q back; want %.40q", got, text)
+	}
+}
+
+// finish ends an echo's connection cleanly on both sides.
+func finish(t *testing.T, l *portforward.Lease) {
+	t.Helper()
+	if err := l.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, l); n != 0 || err != nil {
+		t.Fatalf("after the end: %d bytes, %v", n, err)
+	}
+	l.Close()
+}
+
+func TestCarriesBytesOverEitherTransport(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name     string
+		upgrades demo.Upgrades
+		want     string
+	}{
+		{"a current cluster", demo.BothUpgrades, "websocket"},
+		{"behind a gateway that knows no SPDY", demo.WebSocketOnly, "websocket"},
+		{"a cluster older than 1.30", demo.SPDYOnly, "spdy"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c, pod := newCluster(t, demo.Options{Upgrades: tt.upgrades})
+			p, d := newPool(t, c)
+			l := open(t, p, pod, echoPort)
+			exchange(t, l, "hello")
+			exchange(t, l, strings.Repeat("a long text ", 20_000))
+			finish(t, l)
+			if got := d.Transport(); got != tt.want {
+				t.Errorf("transport %q; want %q", got, tt.want)
+			}
+			l = open(t, p, pod, sourcePort)
+			fmt.Fprintln(l, 5_000_000)
+			var all bytes.Buffer
+			if n, err := io.Copy(&all, l); n != 5_000_000 || err != nil {
+				t.Errorf("source: %d bytes, %v", n, err)
+			}
+		})
+	}
+}
+
+// A role with "create" but without "get" on pods/portforward may not use
+// WebSocket, since Kubernetes 1.35.
+func TestFallsBackWithoutRightToGet(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{OldServer: true})
+	defer c.Forbid(demo.Rule{Verb: "get", Resource: "pods", Subresource: "portforward"})()
+	p, d := newPool(t, c)
+	exchange(t, open(t, p, pod, echoPort), "hello")
+	if got := d.Transport(); got != "spdy" {
+		t.Errorf("transport %q; want spdy", got)
+	}
+}
+
+func TestTransportIsRememberedAndRelearned(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{Upgrades: demo.SPDYOnly})
+	p, d := newPool(t, c)
+	open(t, p, pod, echoPort)
+	before := upgrades(c)
+	open(t, p, pod, echoPort) // a second one at once, so it is dialled anew
+	if n := upgrades(c) - before; n != 1 {
+		t.Errorf("%d upgrade requests for the second connection; want 1, by the transport that works", n)
+	}
+	c.SetUpgrades(demo.WebSocketOnly)
+	exchange(t, open(t, p, pod, echoPort), "hello")
+	if got := d.Transport(); got != "websocket" {
+		t.Errorf("transport %q after the cluster changed; want websocket", got)
+	}
+}
+
+func TestReusesAfterACleanEnd(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	p, _ := newPool(t, c)
+	for range 2 {
+		l := open(t, p, pod, echoPort)
+		exchange(t, l, "hello")
+		finish(t, l)
+		await.Until(t, "it to be ready for reuse", func() bool { return p.Usage(pod).Idle == 1 })
+	}
+	if n := upgrades(c); n != 1 {
+		t.Errorf("%d upgraded connections for 2 in a row; want 1", n)
+	}
+	if u := p.Usage(pod); u.Leases != 0 || u.Upgraded != 1 {
+		t.Errorf("usage %+v; want no lease, 1 upgraded", u)
+	}
+	l := open(t, p, pod, echoPort)
+	exchange(t, l, "hello")
+	l.Close() // in the middle: what is in flight must not reach the next lease
+	exchange(t, open(t, p, pod, echoPort), "world")
+	if n := upgrades(c); n != 2 {
+		t.Errorf("%d upgraded connections after an abrupt end; want 2", n)
+	}
+}
+
+// What a client sends after the pod has ended its side is read by nobody, and
+// holds up a part of the server's end for good.
+func TestDoesNotReuseAfterBytesThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{Linger: time.Millisecond})
+	p, _ := newPool(t, c)
+	p.PingInterval, p.PingTimeout = time.Hour, 100*time.Millisecond
+	l := open(t, p, pod, sourcePort)
+	fmt.Fprintln(l, 5)
+	if n, err := io.Copy(io.Discard, l); n != 5 || err != nil { // the pod has ended
+		t.Fatalf("read %d bytes, %v", n, err)
+	}
+	for range 3 { // the runtime's copy, which is still there, takes the first
+		if _, err := l.Write([]byte("too late")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.Close()
+	await.Until(t, "it to be given up", func() bool { return p.Usage(pod).Upgraded == 0 })
+	exchange(t, open(t, p, pod, echoPort), "on a connection of its own")
+}
+
+// Each connection has an upgraded connection to itself, so one that nobody
+// reads from holds up nobody else.
+func TestStalledReaderHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	p, _ := newPool(t, c)
+	stalled := open(t, p, pod, sourcePort)
+	fmt.Fprintln(stalled, 100<<20)
+	if _, err := io.ReadFull(stalled, make([]byte, 1)); err != nil { // it flows
+		t.Fatal(err)
+	}
+	for range 20 {
+		exchange(t, open(t, p, pod, echoPort), "not held up")
+	}
+	// Many pings later, the stalled one is not taken for dead.
+	proven := p.Usage(pod).Proven
+	await.Until(t, "more pings", func() bool { return p.Usage(pod).Proven.After(proven.Add(100 * time.Millisecond)) })
+	if n, err := io.CopyN(io.Discard, stalled, 100<<20-1); err != nil {
+		t.Errorf("the stalled one went on for %d bytes: %v", n, err)
+	}
+}
+
+// The pod takes nothing: writing waits, and no ping mistakes that for death.
+func TestStalledPod(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	p, _ := newPool(t, c)
+	resume, err := c.StallPod(pod.Namespace, pod.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := open(t, p, pod, countPort)
+	var sent sync.WaitGroup
+	sent.Go(func() {
+		if _, err := l.Write(make([]byte, stalledSize)); err != nil {
+			t.Error(err)
+		}
+	})
+	other := podOf(c, c.Pods("task-api", "task-api")[1])
+	for range 10 {
+		exchange(t, open(t, p, other, echoPort), "not held up")
+	}
+	resume()
+	answer, err := bufio.NewReader(l).ReadString('\n')
+	sent.Wait()
+	if err != nil || answer != fmt.Sprintln(stalledSize) {
+		t.Errorf("the pod says %q, %v; want %d", answer, err, stalledSize)
+	}
+}
+
+func TestRefusedPort(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	p, _ := newPool(t, c)
+	bystander := open(t, p, pod, echoPort)
+	exchange(t, bystander, "before")
+	l := open(t, p, pod, closedPort)
+	_, err := l.Read(make([]byte, 1))
+	if !errors.Is(err, portforward.ErrRefused) {
+		t.Errorf("read: %v; want ErrRefused", err)
+	}
+	if _, err := l.Write([]byte("x")); !errors.Is(err, portforward.ErrRefused) {
+		t.Errorf("write: %v; want ErrRefused", err)
+	}
+	exchange(t, bystander, "after")
+}
+
+func TestPodThatIsGone(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	p, _ := newPool(t, c)
+	if err := p.Probe(t.Context(), pod); err != nil { // leaves an upgraded connection behind
+		t.Fatal(err)
+	}
+	if err := c.DeletePod(pod.Namespace, pod.Name, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("on an upgraded connection", func(t *testing.T) {
+		l := open(t, p, pod, echoPort)
+		if _, err := l.Read(make([]byte, 1)); !errors.Is(err, portforward.ErrPodGone) {
+			t.Errorf("read: %v; want ErrPodGone", err)
+		}
+	})
+	t.Run("on a new one", func(t *testing.T) {
+		fresh, _ := newPool(t, c)
+		if _, err := fresh.Open(t.Context(), pod, echoPort); !errors.Is(err, portforward.ErrPodGone) {
+			t.Errorf("open: %v; want ErrPodGone", err)
+		}
+	})
+}
+
+func TestUpgradeRefusals(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	tests := []struct {
+		name  string
+		fault func() (undo func())
+		want  func(error) bool
+	}{
+		{"forbidden", func() func() {
+			return c.Forbid(demo.Rule{Verb: "create", Resource: "pods", Subresource: "portforward"})
+		}, apierrors.IsForbidden},
+		{"kubelet down", c.StopKubelet, func(err error) bool { return err != nil && strings.Contains(err.Error(), "error dialing backend") }},
+		{"API server down", func() func() { c.StopAPI(); return func() { c.StartAPI() } }, func(err error) bool {
+			_, ok := errors.AsType[*net.OpError](err)
+			return ok
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			undo := tt.fault()
+			p, _ := newPool(t, c)
+			if _, err := p.Open(t.Context(), pod, echoPort); !tt.want(err) {
+				t.Errorf("open: %v", err)
+			}
+			if n := len(p.Pods()); n != 0 {
+				t.Errorf("%d pods in the pool after a failure", n)
+			}
+			undo()
+			exchange(t, open(t, p, pod, echoPort), "it works again")
+		})
+	}
+}
+
+func TestOpenIsBoundedByContext(t *testing.T) {
+	t.Parallel()
+	for _, upgrades := range []demo.Upgrades{demo.WebSocketOnly, demo.SPDYOnly} {
+		c, pod := newCluster(t, demo.Options{Upgrades: upgrades})
+		p, _ := newPool(t, c)
+		open(t, p, pod, echoPort) // so that it is known which transport works
+		undo := c.DropPackets()
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		_, err := p.Open(ctx, pod, echoPort)
+		cancel()
+		undo()
+		if !errors.Is(err, context.DeadlineExceeded) && !isTimeout(err) {
+			t.Errorf("open on a dead network: %v; want a timeout", err)
+		}
+	}
+}
+
+func isTimeout(err error) bool {
+	e, ok := errors.AsType[net.Error](err)
+	return ok && e.Timeout()
+}
+
+func TestSilenceIsNoticed(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	d, err := portforward.NewDialer(c.RESTConfig(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := make(chan error, 10)
+	p := &portforward.Pool{
+		Dial: d.Dial, PingInterval: 20 * time.Millisecond, PingTimeout: 100 * time.Millisecond,
+		Lost: func(_ portforward.Pod, err error) { lost <- err },
+	}
+	defer p.Close()
+	l := open(t, p, pod, echoPort)
+	exchange(t, l, "hello")
+	defer c.DropPackets()()
+	if _, err := l.Read(make([]byte, 1)); !errors.Is(err, portforward.ErrLinkDead) {
+		t.Errorf("read on a dead link: %v; want ErrLinkDead", err)
+	}
+	if err := <-lost; !errors.Is(err, portforward.ErrLinkDead) {
+		t.Errorf("Lost was told %v", err)
+	}
+}
+
+func TestProbeNeverDialsTheApp(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	p, _ := newPool(t, c)
+	for range 3 {
+		if err := p.Probe(t.Context(), pod); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if u := p.Usage(pod); u.Upgraded != 1 || u.Proven.IsZero() {
+		t.Errorf("usage after probing: %+v; want one upgraded connection, proven", u)
+	}
+	if n := c.Dials(pod.Namespace, pod.Name, echoPort); n != 0 {
+		t.Errorf("the app was dialled %d times by a probe", n)
+	}
+	exchange(t, open(t, p, pod, echoPort), "the probe's connection is used")
+	if n := upgrades(c); n != 1 {
+		t.Errorf("%d upgraded connections; want 1", n)
+	}
+}
+
+func TestIdleConnectionsAreClosed(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	p, _ := newPool(t, c)
+	p.IdleTimeout, p.MaxIdle = 50*time.Millisecond, 3
+	var leases []*portforward.Lease
+	for range 5 {
+		l := open(t, p, pod, echoPort)
+		exchange(t, l, "hello")
+		leases = append(leases, l)
+	}
+	for _, l := range leases { // all at once: the runtime takes a second for each
+		l.CloseWrite()
+	}
+	for _, l := range leases {
+		finish(t, l)
+	}
+	await.Until(t, "all but 3 to be closed", func() bool { return p.Usage(pod).Upgraded <= 3 })
+	await.Until(t, "idle connections to be closed", func() bool { return len(p.Pods()) == 0 })
+	await.Until(t, "the server to see it", func() bool { return len(c.Upgrades()) == 0 })
+}
+
+func TestRetire(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	p, _ := newPool(t, c)
+	l := open(t, p, pod, echoPort)
+	if err := p.Probe(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-l.Retiring():
+		t.Fatal("retiring before anybody said so")
+	default:
+	}
+	p.Retire(pod)
+	p.Retire(pod)
+	<-l.Retiring()
+	await.Until(t, "the idle connection to be closed", func() bool { return p.Usage(pod).Upgraded == 1 })
+	exchange(t, l, "the lease lives on")
+	finish(t, l)
+	await.Until(t, "nothing to be kept", func() bool { return len(p.Pods()) == 0 })
+}
+
+func TestCloseEndsLeases(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	p, _ := newPool(t, c)
+	l := open(t, p, pod, echoPort)
+	p.Close()
+	p.Close()
+	if _, err := l.Read(make([]byte, 1)); !errors.Is(err, portforward.ErrClosed) {
+		t.Errorf("read: %v; want ErrClosed", err)
+	}
+	if _, err := p.Open(t.Context(), pod, echoPort); !errors.Is(err, portforward.ErrClosed) {
+		t.Errorf("open: %v; want ErrClosed", err)
+	}
+}
+
+func TestLeaseAsNetConn(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	p, _ := newPool(t, c)
+	l := open(t, p, pod, echoPort)
+
+	l.SetReadDeadline(time.Now().Add(-time.Second))
+	if _, err := l.Read(make([]byte, 1)); !isTimeout(err) {
+		t.Errorf("read after the deadline: %v; want a timeout", err)
+	}
+	l.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	if _, err := l.Read(make([]byte, 1)); !isTimeout(err) {
+		t.Errorf("read until the deadline: %v; want a timeout", err)
+	}
+	l.SetReadDeadline(time.Time{})
+	exchange(t, l, "a deadline that passed does no harm")
+
+	reading := make(chan error, 1)
+	go func() {
+		_, err := l.Read(make([]byte, 1))
+		reading <- err
+	}()
+	l.Close()
+	l.Close()
+	if err := <-reading; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("read during Close: %v; want net.ErrClosed", err)
+	}
+	if _, err := l.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("write after Close: %v; want net.ErrClosed", err)
+	}
+}
+
+// Many connections at once, each with its own bytes.
+func TestConcurrentLeases(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	p, _ := newPool(t, c)
+	var all sync.WaitGroup
+	for i := range 16 {
+		all.Go(func() {
+			for j := range 2 {
+				l, err := p.Open(t.Context(), pod, echoPort)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				text := strings.Repeat(fmt.Sprintf("%d/%d ", i, j), 3000)
+				go func() {
+					io.WriteString(l, text)
+					l.CloseWrite()
+				}()
+				got, err := io.ReadAll(l)
+				if err != nil || string(got) != text {
+					t.Errorf("connection %d/%d: %d of %d bytes, %v", i, j, len(got), len(text), err)
+				}
+				l.Close()
+			}
+		})
+	}
+	all.Wait()
+	if u := p.Usage(pod); u.Leases != 0 {
+		t.Errorf("%d leases left", u.Leases)
+	}
+}
