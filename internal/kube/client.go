@@ -1,0 +1,147 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync/atomic"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/client-go/rest"
+	"k8s.io/streaming/pkg/httpstream"
+
+	"github.com/tunneld/tunneld/internal/portforward"
+)
+
+// A client speaks to one API server. It has three REST clients with a scheme
+// of their own, instead of the generated clientset: the daemon needs five
+// kinds, and the clientset's scheme holds several hundred.
+type client struct {
+	http      *http.Client
+	core      rest.Interface
+	discovery rest.Interface
+	apps      rest.Interface
+	upgrade   *portforward.Dialer
+}
+
+// newClient builds a client whose every request tells watched what became of
+// it.
+func newClient(config *rest.Config, userAgent string, watched *link) (*client, error) {
+	config = rest.CopyConfig(config)
+	config.UserAgent = userAgent
+	config.QPS = -1 // the API server's own priority and fairness decides
+	config.WarningHandler = rest.NoWarnings{}
+	config.ContentType = runtime.ContentTypeProtobuf
+	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return innermost{rt} })
+
+	hc, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("credentials: %w", err)
+	}
+	hc.Transport = outermost{hc.Transport, watched}
+
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme, appsv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, err
+		}
+	}
+	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
+	codecs := serializer.NewCodecFactory(scheme).WithoutConversion()
+	group := func(apiPath string, gv schema.GroupVersion) (rest.Interface, error) {
+		c := rest.CopyConfig(config)
+		c.APIPath, c.GroupVersion, c.NegotiatedSerializer = apiPath, &gv, codecs
+		return rest.RESTClientForConfigAndClient(c, hc)
+	}
+	k := &client{http: hc}
+	if k.core, err = group("/api", corev1.SchemeGroupVersion); err != nil {
+		return nil, err
+	}
+	if k.discovery, err = group("/apis", discoveryv1.SchemeGroupVersion); err != nil {
+		return nil, err
+	}
+	if k.apps, err = group("/apis", appsv1.SchemeGroupVersion); err != nil {
+		return nil, err
+	}
+	k.upgrade, err = portforward.NewDialer(config, func(rt http.RoundTripper) http.RoundTripper {
+		return outermost{rt, watched}
+	})
+	return k, err
+}
+
+// check asks the API server for a sign of life. /version is open to every
+// user, and credentials that are presented are verified all the same.
+func (k *client) check(ctx context.Context) error {
+	return k.core.Get().AbsPath("/version").Do(ctx).Error()
+}
+
+// close drops idle connections: a request that follows dials anew.
+func (k *client) close() { utilnet.CloseIdleConnectionsFor(k.http.Transport) }
+
+// An outermost RoundTripper sees each request before the credentials do, and
+// its outcome after.
+type outermost struct {
+	next http.RoundTripper
+	link *link
+}
+
+// onWire is the key of the mark that innermost leaves in a request's context.
+type onWire struct{}
+
+func (o outermost) RoundTrip(req *http.Request) (*http.Response, error) {
+	sent := new(atomic.Bool)
+	ctx := req.Context()
+	done := o.link.ask()
+	resp, err := o.next.RoundTrip(req.WithContext(context.WithValue(ctx, onWire{}, sent)))
+	switch {
+	case err == nil:
+		done(answer(resp.StatusCode))
+	case httpstream.IsUpgradeFailure(err):
+		done(answer(statusCode(err)))
+	case errors.Is(ctx.Err(), context.Canceled):
+		done(withdrawn)
+	case ctx.Err() != nil:
+		done(silence)
+	case !sent.Load():
+		// What fails before the wire is the plugin that fetches credentials.
+		done(outcome{denied: err})
+	default:
+		done(outcome{failure: err})
+	}
+	return resp, err
+}
+
+// WrappedRoundTripper lets apimachinery reach the transport underneath.
+func (o outermost) WrappedRoundTripper() http.RoundTripper { return o.next }
+
+// innermost marks requests that have passed the credentials.
+type innermost struct{ next http.RoundTripper }
+
+func (i innermost) RoundTrip(req *http.Request) (*http.Response, error) {
+	if sent, ok := req.Context().Value(onWire{}).(*atomic.Bool); ok {
+		sent.Store(true)
+	}
+	return i.next.RoundTrip(req)
+}
+
+// WrappedRoundTripper lets apimachinery reach the transport underneath.
+func (i innermost) WrappedRoundTripper() http.RoundTripper { return i.next }
+
+// statusCode is the HTTP status in an error, or 0.
+func statusCode(err error) int {
+	var status apierrors.APIStatus
+	if errors.As(err, &status) {
+		return int(status.Status().Code)
+	}
+	return 0
+}

@@ -1,0 +1,245 @@
+package kube
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/tunneld/tunneld/internal/forward"
+	"github.com/tunneld/tunneld/internal/status"
+)
+
+// Clusters follows any number of clusters and implements forward.Backends. The
+// zero value is ready; the fields may not change after the first call. Close
+// it when done. Its methods may be called concurrently.
+type Clusters struct {
+	// UserAgent is what the API servers see; they write it into audit logs.
+	UserAgent string
+	// Changed, if set, is called without locks after anything that Report or
+	// Clusters returns may have changed. It must not block.
+	Changed func()
+	Timing  Timing
+	Log     *slog.Logger // nil: none
+
+	// applying makes Use and Reload one at a time.
+	applying sync.Mutex
+
+	mu       sync.Mutex // guards the following
+	clusters map[ID]*cluster
+	closed   bool
+}
+
+// A Report is what is known about one workload.
+type Report struct {
+	status.Condition
+	// Ports are the TCP ports; nil as long as the workload has not been seen.
+	Ports []Port
+	// Notes name what is not carried, and why.
+	Notes []string
+	// Ready and Total count pods.
+	Ready, Total int
+}
+
+func idOf(w forward.Workload) ID { return ID{w.Kubeconfig, w.Context} }
+
+// Use says which workloads are configured. Their namespaces are followed from
+// now on, and no others; clusters that are no longer needed are left.
+func (cs *Clusters) Use(ws []forward.Workload) {
+	cs.applying.Lock()
+	defer cs.applying.Unlock()
+	wanted := make(map[ID]map[forward.Workload]bool)
+	for _, w := range ws {
+		id := idOf(w)
+		if wanted[id] == nil {
+			wanted[id] = make(map[forward.Workload]bool)
+		}
+		wanted[id][w] = true
+	}
+	var left []*cluster
+	cs.mu.Lock()
+	for id, c := range cs.clusters {
+		if wanted[id] == nil {
+			left = append(left, c)
+			delete(cs.clusters, id)
+		}
+	}
+	have := make(map[ID]bool, len(cs.clusters))
+	for id := range cs.clusters {
+		have[id] = true
+	}
+	cs.mu.Unlock()
+
+	made := make(map[ID]*cluster)
+	for id := range wanted {
+		if !have[id] {
+			made[id] = cs.newCluster(id)
+		}
+	}
+	left = append(left, cs.install(made)...)
+	for id, ws := range wanted {
+		if c := cs.cluster(id); c != nil {
+			c.use(ws)
+		}
+	}
+	for _, c := range left {
+		c.close()
+	}
+}
+
+// install puts clusters in place, and returns those that they replace, or that
+// came too late.
+func (cs *Clusters) install(made map[ID]*cluster) (replaced []*cluster) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.clusters == nil {
+		cs.clusters = make(map[ID]*cluster)
+	}
+	for id, c := range made {
+		if cs.closed {
+			replaced = append(replaced, c)
+			continue
+		}
+		if old := cs.clusters[id]; old != nil {
+			replaced = append(replaced, old)
+		}
+		cs.clusters[id] = c
+	}
+	return replaced
+}
+
+// Reload reads the kubeconfigs again. Clusters of which they say something new
+// are connected to anew, which ends their connections; for the others a check
+// is made at once, even where the last one was refused.
+func (cs *Clusters) Reload() {
+	cs.applying.Lock()
+	defer cs.applying.Unlock()
+	made := make(map[ID]*cluster)
+	for _, c := range cs.all() {
+		if c.sameAs() {
+			c.hurry()
+			continue
+		}
+		fresh := cs.newCluster(c.id)
+		ws := make(map[forward.Workload]bool)
+		for w := range c.wantedUses() {
+			ws[w] = true
+		}
+		fresh.use(ws)
+		made[c.id] = fresh
+	}
+	for _, old := range cs.install(made) {
+		old.close()
+	}
+}
+
+func (cs *Clusters) newCluster(id ID) *cluster {
+	log := cs.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	changed := cs.Changed
+	if changed == nil {
+		changed = func() {}
+	}
+	return newCluster(id, cs.UserAgent, cs.Timing, log, changed)
+}
+
+func (cs *Clusters) cluster(id ID) *cluster {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return cs.clusters[id]
+}
+
+// all returns the clusters in a stable order.
+func (cs *Clusters) all() []*cluster {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	all := make([]*cluster, 0, len(cs.clusters))
+	for _, c := range cs.clusters {
+		all = append(all, c)
+	}
+	slices.SortFunc(all, func(a, b *cluster) int {
+		if n := strings.Compare(a.id.Context, b.id.Context); n != 0 {
+			return n
+		}
+		return strings.Compare(a.id.Kubeconfig, b.id.Kubeconfig)
+	})
+	return all
+}
+
+// Report tells about a workload that is in use.
+func (cs *Clusters) Report(w forward.Workload) Report {
+	c := cs.cluster(idOf(w))
+	if c == nil {
+		return Report{Condition: status.Condition{State: status.Connecting}}
+	}
+	return c.report(w)
+}
+
+// Clusters tells about the clusters in use.
+func (cs *Clusters) Clusters() []status.Cluster {
+	out := []status.Cluster{}
+	for _, c := range cs.all() {
+		out = append(out, status.Cluster{Kubeconfig: c.id.Kubeconfig, Context: c.id.Context, Condition: c.condition()})
+	}
+	return out
+}
+
+// Pick implements forward.Backends.
+func (cs *Clusters) Pick(ctx context.Context, t forward.Target) (forward.Endpoint, error) {
+	c := cs.cluster(idOf(t.Workload))
+	if c == nil {
+		return forward.Endpoint{}, unconfigured(t.Workload)
+	}
+	if c.err != nil {
+		return forward.Endpoint{}, c.err
+	}
+	return c.await(ctx, t)
+}
+
+// Dial implements forward.Backends.
+func (cs *Clusters) Dial(ctx context.Context, e forward.Endpoint) (forward.Conn, error) {
+	c := cs.cluster(idOf(e.Target.Workload))
+	if c == nil {
+		return nil, unconfigured(e.Target.Workload)
+	}
+	if c.err != nil {
+		return nil, c.err
+	}
+	return c.dial(ctx, e)
+}
+
+// Probe proves that a pod of the workload, which must be in use, can be
+// reached: it upgrades a connection, or uses an idle one, and waits for the
+// answer to a ping. It never connects to the app.
+func (cs *Clusters) Probe(ctx context.Context, w forward.Workload) error {
+	c := cs.cluster(idOf(w))
+	if c == nil {
+		return unconfigured(w)
+	}
+	if c.err != nil {
+		return c.err
+	}
+	return c.probe(ctx, w)
+}
+
+func unconfigured(w forward.Workload) error {
+	return &forward.Error{Kind: forward.ErrUnavailable, Condition: status.Condition{
+		State: status.Failed, Cause: w.String() + " is not forwarded any more",
+	}}
+}
+
+// Close ends every connection, and waits for all that runs.
+func (cs *Clusters) Close() error {
+	cs.mu.Lock()
+	cs.closed = true
+	all := cs.clusters
+	cs.clusters = nil
+	cs.mu.Unlock()
+	for _, c := range all {
+		c.close()
+	}
+	return nil
+}

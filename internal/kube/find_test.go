@@ -1,0 +1,136 @@
+package kube_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/tunneld/tunneld/internal/demo"
+	"github.com/tunneld/tunneld/internal/forward"
+	"github.com/tunneld/tunneld/internal/kube"
+)
+
+// failingPlugin is a credential plugin that is not installed.
+var failingPlugin = &clientcmdapi.ExecConfig{
+	Command: "no-such-plugin", APIVersion: "client.authentication.k8s.io/v1", InteractiveMode: clientcmdapi.NeverExecInteractiveMode,
+}
+
+// getPod reads a pod with client-go's own client.
+func getPod(config *rest.Config, namespace, name string) (*corev1.Pod, error) {
+	config.APIPath, config.GroupVersion = "/api", &corev1.SchemeGroupVersion
+	config.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
+	c, err := rest.RESTClientFor(config)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Client.CloseIdleConnections()
+	pod := new(corev1.Pod)
+	return pod, c.Get().Namespace(namespace).Resource("pods").Name(name).Do(context.Background()).Into(pod)
+}
+
+func TestFind(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	service := func(namespace, name string) *corev1.Service {
+		return &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+			Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "web", Port: 80}}},
+		}
+	}
+	external := service("task-api", "external")
+	external.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "example.com"}
+	if err := h.Apply(service("billing", "only-there"), service("billing", "twice"), service("shop", "twice"), external); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name  string
+		query kube.Query
+		// either
+		namespace, note string
+		// or
+		cause, hint string
+	}{
+		{name: "in the context's namespace", query: kube.Query{Name: "task-api"}, namespace: "task-api"},
+		{name: "the only one elsewhere", query: kube.Query{Name: "only-there"}, namespace: "billing", note: "namespace billing: the only one with such a service"},
+		{name: "several elsewhere", query: kube.Query{Name: "twice"},
+			cause: "there is a service/twice in 2 namespaces of context demo: billing, shop", hint: "say which: -n billing"},
+		{name: "a namespace that is given", query: kube.Query{Name: "twice", Namespace: "shop"}, namespace: "shop"},
+		{name: "not in the namespace that is given", query: kube.Query{Name: "task-api", Namespace: "shop"},
+			cause: "there is no service/task-api in namespace shop of context demo", hint: "it is in namespace task-api: -n task-api"},
+		{name: "nowhere, but something like it", query: kube.Query{Name: "task-apu"},
+			cause: "there is no service/task-apu in any namespace of context demo", hint: "did you mean task-api"},
+		{name: "nowhere, but something like it in another namespace", query: kube.Query{Name: "only-here"},
+			cause: "there is no service/only-here in any namespace of context demo", hint: "did you mean only-there in namespace billing"},
+		{name: "no such namespace", query: kube.Query{Name: "task-api", Namespace: "task-apo"},
+			cause: "there is no namespace task-apo in context demo", hint: "did you mean task-api?"},
+		{name: "no such context", query: kube.Query{Name: "task-api", Context: "dem"}, cause: `there is no context "dem"`, hint: "did you mean demo?"},
+		{name: "a deployment", query: kube.Query{Kind: forward.Deployment, Name: "task-api"}, namespace: "task-api"},
+		{name: "no such deployment", query: kube.Query{Kind: forward.Deployment, Name: "task-db"}, cause: "there is no deployment/task-db", hint: "task-api"},
+		{name: "ports by name and number", query: kube.Query{Name: "task-tcp", Ports: []string{"tcp-echo", "9001"}}, namespace: "task-api"},
+		{name: "a port that it has not", query: kube.Query{Name: "task-api", Ports: []string{"9999"}},
+			cause: "service/task-api has no TCP port 9999", hint: "it has 8000 (http)"},
+		{name: "a port that is UDP", query: kube.Query{Name: "task-tcp", Ports: []string{"9003"}},
+			cause: "service/task-tcp has no TCP port 9003", hint: "it has 9000 (tcp-echo), 9001 (tcp-source), 9002 (tcp-sink)"},
+		{name: "a pod's port need not be declared", query: kube.Query{Kind: forward.Deployment, Name: "task-api", Ports: []string{"9000"}}, namespace: "task-api"},
+		{name: "ExternalName", query: kube.Query{Name: "external"}, cause: "is of type ExternalName (example.com)"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			q := tt.query
+			q.Kubeconfig = h.kubeconfig
+			if q.Kind == "" {
+				q.Kind = forward.Service
+			}
+			found, err := h.Find(t.Context(), q)
+			if tt.cause == "" {
+				want := kube.Found{Note: tt.note, Workload: forward.Workload{
+					Kubeconfig: h.kubeconfig, Context: "demo", Namespace: tt.namespace, Kind: q.Kind, Name: q.Name,
+				}}
+				if diff := cmp.Diff(want, found); diff != "" || err != nil {
+					t.Errorf("error %v (-want +got):\n%s", err, diff)
+				}
+				return
+			}
+			e, ok := errors.AsType[*forward.Error](err)
+			if !ok || !strings.Contains(e.Cause, tt.cause) || !strings.Contains(e.Hint, tt.hint) {
+				t.Errorf("error %v; want %q with hint %q", err, tt.cause, tt.hint)
+				if ok {
+					t.Logf("hint %q", e.Hint)
+				}
+			}
+		})
+	}
+}
+
+func TestFindWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	query := kube.Query{Kubeconfig: h.kubeconfig, Kind: forward.Service, Name: "task-api"}
+
+	t.Run("other namespaces may not be searched", func(t *testing.T) {
+		defer h.Forbid(demo.Rule{Verb: "list", Resource: "services", Namespace: ""})()
+		q := query
+		q.Name = "elsewhere"
+		_, err := h.Find(t.Context(), q)
+		e, ok := errors.AsType[*forward.Error](err)
+		if !ok || !strings.Contains(e.Cause, "other namespaces may not be searched") || !strings.Contains(e.Hint, "-n NAMESPACE") {
+			t.Errorf("error %v", err)
+		}
+	})
+	t.Run("the API server is down", func(t *testing.T) {
+		h.StopAPI()
+		defer h.StartAPI()
+		found, err := h.Find(t.Context(), query)
+		if err != nil || found.Workload.Namespace != "task-api" || !strings.HasPrefix(found.Note, "not verified: ") {
+			t.Errorf("found %+v, %v; want the workload, with a note", found, err)
+		}
+	})
+}

@@ -1,0 +1,108 @@
+package kube
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tunneld/tunneld/internal/forward"
+	"github.com/tunneld/tunneld/internal/status"
+)
+
+// proofAge is for how long an answer to a ping proves a forward.
+const proofAge = 30 * time.Second
+
+// facts are what a workload's state follows from.
+type facts struct {
+	workload forward.Workload
+	now      time.Time
+
+	cluster  status.Condition // of the link, or why there is none
+	refusal  error            // a 403 for a list, a watch or an upgrade; or nil
+	complete bool             // all that view is made of has been seen
+	view     view
+
+	fault   string // what the last open or the last upgrade failed with; or ""
+	opening bool   // an open or a probe is under way
+	leases  int    // connections in progress
+	proven  time.Time
+}
+
+// judge returns the first state that holds, in the order of status.States.
+// Failed for local reasons is not this package's to tell, except for a
+// kubeconfig that cannot be used.
+func judge(f facts) status.Condition {
+	w := f.workload
+	ready, serving, total := f.view.count()
+	switch {
+	case f.cluster.State == status.Failed || f.cluster.State == status.NeedsLogin:
+		return f.cluster
+	case f.refusal != nil:
+		return status.Condition{
+			State: status.Forbidden,
+			Cause: fmt.Sprintf("the API server refuses it to the user of context %s: %v", w.Context, f.refusal),
+			Hint:  fmt.Sprintf("ask for a Role in namespace %s that allows it (get, list and watch on services, endpointslices and pods; create and get on pods/portforward)", w.Namespace),
+		}
+	case f.cluster.State == status.Offline || f.cluster.State == status.NotFound:
+		return f.cluster
+	case !f.complete:
+		return status.Condition{State: status.Connecting, Cause: "reading " + w.String()}
+	case !f.view.exists:
+		return status.Condition{
+			State: status.NotFound,
+			Cause: fmt.Sprintf("there is no %s in namespace %s of context %s", w.Ref(), w.Namespace, w.Context),
+			Hint:  kubectl(w, "get "+string(w.Kind)+"s"),
+		}
+	case f.view.obstacle != "":
+		return status.Condition{State: status.NoEndpoints, Cause: f.view.obstacle}
+	case ready == 0 && serving == 0:
+		return noEndpoints(f.view, w, total)
+	case f.fault != "":
+		return status.Condition{State: status.Degraded, Cause: f.fault, Hint: kubectl(w, "get pods")}
+	case f.leases > 0 || f.now.Sub(f.proven) <= proofAge:
+		return status.Condition{State: status.Ready}
+	case f.opening:
+		return status.Condition{State: status.Connecting, Cause: "opening a connection to " + w.Ref()}
+	}
+	return status.Condition{State: status.Idle}
+}
+
+func noEndpoints(v view, w forward.Workload, total int) status.Condition {
+	c := status.Condition{State: status.NoEndpoints, Hint: kubectl(w, "get pods")}
+	switch {
+	case len(v.strays) > 0:
+		c.Cause = fmt.Sprintf("the endpoints of %s are no pods (%s), and port-forward goes to pods only", w.Ref(), strings.Join(v.strays, ", "))
+		c.Hint = kubectl(w, "get endpointslices")
+	case total == 0 && w.Kind == forward.Service:
+		c.Cause = fmt.Sprintf("no pod is selected by %s in namespace %s", w.Ref(), w.Namespace)
+	case total == 0:
+		c.Cause = fmt.Sprintf("%s in namespace %s has no pods", w.Ref(), w.Namespace)
+	default:
+		c.Cause = fmt.Sprintf("none of the %d pods of %s is ready", total, w.Ref())
+	}
+	return c
+}
+
+// count returns how many pods are ready, how many serve though they are
+// terminating or not ready, and how many there are.
+func (v view) count() (ready, serving, total int) {
+	for _, b := range v.backends {
+		total++
+		switch {
+		case b.ready:
+			ready++
+		case b.serving:
+			serving++
+		}
+	}
+	return ready, serving, total
+}
+
+// kubectl is a command that shows more.
+func kubectl(w forward.Workload, args string) string {
+	file := ""
+	if w.Kubeconfig != "" {
+		file = "--kubeconfig " + w.Kubeconfig + " "
+	}
+	return fmt.Sprintf("kubectl %s--context %s -n %s %s", file, w.Context, w.Namespace, args)
+}

@@ -1,0 +1,115 @@
+package kube
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/tunneld/tunneld/internal/forward"
+	"github.com/tunneld/tunneld/internal/nearest"
+	"github.com/tunneld/tunneld/internal/status"
+)
+
+// An ID identifies a cluster: two kubeconfig files may use one context name
+// for different clusters.
+type ID struct {
+	// Kubeconfig is as in forward.Workload.
+	Kubeconfig string
+	Context    string
+}
+
+// DefaultKubeconfig returns the files that an empty Kubeconfig stands for,
+// joined by the OS's list separator: $KUBECONFIG of this process, else
+// ~/.kube/config.
+func DefaultKubeconfig() string {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	return strings.Join(rules.GetLoadingPrecedence(), string(filepath.ListSeparator))
+}
+
+// loadKubeconfig merges the files as kubectl does.
+func loadKubeconfig(list string) (*api.Config, error) {
+	if list == "" {
+		list = DefaultKubeconfig()
+	}
+	files := filepath.SplitList(list)
+	var missing []string
+	for _, file := range files {
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+			missing = append(missing, file)
+		}
+	}
+	if len(missing) == len(files) {
+		return nil, configError(status.Failed,
+			fmt.Sprintf("there is no kubeconfig at %s", strings.Join(missing, " or ")),
+			"put one there, or say where it is: KUBECONFIG=FILE tunnelctl add ...", fs.ErrNotExist)
+	}
+	rules := &clientcmd.ClientConfigLoadingRules{Precedence: files}
+	raw, err := rules.Load()
+	if err != nil {
+		return nil, configError(status.Failed,
+			fmt.Sprintf("the kubeconfig %s cannot be read: %v", list, err),
+			"kubectl config view", err)
+	}
+	return raw, nil
+}
+
+// clientConfig returns how to reach the cluster, and the context's namespace.
+func clientConfig(id ID) (*rest.Config, string, error) {
+	raw, err := loadKubeconfig(id.Kubeconfig)
+	if err != nil {
+		return nil, "", err
+	}
+	if raw.Contexts[id.Context] == nil {
+		return nil, "", noSuchContext(raw, id)
+	}
+	overrides := &clientcmd.ConfigOverrides{CurrentContext: id.Context}
+	loader := clientcmd.NewNonInteractiveClientConfig(*raw, id.Context, overrides, nil)
+	config, err := loader.ClientConfig()
+	if err != nil {
+		return nil, "", configError(status.Failed,
+			fmt.Sprintf("context %s cannot be used: %v", id.Context, err),
+			"kubectl config view --minify --context "+id.Context, err)
+	}
+	namespace := raw.Contexts[id.Context].Namespace
+	if namespace == "" {
+		namespace = "default"
+	}
+	return config, namespace, nil
+}
+
+func noSuchContext(raw *api.Config, id ID) error {
+	names := make([]string, 0, len(raw.Contexts))
+	for name := range raw.Contexts {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	hint := "kubectl config get-contexts"
+	switch near := nearest.To(id.Context, names, 3); {
+	case len(near) > 0:
+		hint = "did you mean " + strings.Join(near, " or ") + "?"
+	case len(names) > 0 && len(names) <= 5:
+		hint = "there is " + strings.Join(names, ", ")
+	}
+	where := id.Kubeconfig
+	if where == "" {
+		where = DefaultKubeconfig()
+	}
+	return configError(status.NotFound,
+		fmt.Sprintf("there is no context %q in %s", id.Context, where), hint, nil)
+}
+
+func configError(state status.State, cause, hint string, err error) error {
+	return &forward.Error{
+		Kind:      forward.ErrUnavailable,
+		Condition: status.Condition{State: state, Cause: cause, Hint: hint},
+		Err:       err,
+	}
+}

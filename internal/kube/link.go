@@ -1,0 +1,178 @@
+package kube
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/tunneld/tunneld/internal/status"
+)
+
+// silenceLimit is how long the API server may leave a question unanswered
+// before it counts as offline.
+const silenceLimit = 10 * time.Second
+
+var (
+	// errSilent is the failure of a check that got no answer.
+	errSilent = errors.New("no answer")
+	// errUnauthorized is the denial by the API server itself.
+	errUnauthorized = errors.New("401 Unauthorized")
+)
+
+// A link knows how the conversation with one API server goes, from the
+// outcomes of all requests. The zero value has asked nothing yet.
+type link struct {
+	host    string // for messages
+	context string // for hints
+	changed func()
+
+	mu       sync.Mutex // guards the following
+	answered time.Time  // when the last answer came
+	open     int        // questions without an outcome
+	asked    time.Time  // when the oldest question without an answer was put
+	failure  error      // the last outcome was that nothing could be asked
+	denied   error      // the credentials were refused, or could not be had
+}
+
+// An outcome is what became of a question.
+type outcome struct {
+	code    int   // the HTTP status of an answer
+	failure error // the connection failed
+	denied  error // there were no credentials to ask with
+	silent  bool  // nothing came in the time that the asker had
+}
+
+var (
+	withdrawn = outcome{}
+	silence   = outcome{silent: true}
+)
+
+// answer is any HTTP response; code 0 is one whose status is not known.
+func answer(code int) outcome {
+	if code == 0 {
+		code = http.StatusOK
+	}
+	return outcome{code: code}
+}
+
+// ask notes a question and returns how to tell its outcome.
+func (l *link) ask() func(outcome) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open++
+	if l.asked.IsZero() {
+		l.asked = time.Now()
+	}
+	return l.tell
+}
+
+func (l *link) tell(o outcome) {
+	l.mu.Lock()
+	before := l.stateLocked()
+	l.open--
+	switch {
+	case o.code != 0:
+		l.answered, l.asked, l.failure, l.denied = time.Now(), time.Time{}, nil, nil
+		if l.open > 0 {
+			l.asked = l.answered
+		}
+		if o.code == http.StatusUnauthorized {
+			l.denied = errUnauthorized
+		}
+	case o.failure != nil:
+		l.failure, l.denied = o.failure, nil
+	case o.denied != nil:
+		l.denied = o.denied
+	case !o.silent && l.open == 0 && l.failure == nil:
+		l.asked = time.Time{} // nobody wants to know any more
+	}
+	after := l.stateLocked()
+	l.mu.Unlock()
+	if before != after {
+		l.changed()
+	}
+}
+
+// dead notes that a check got no answer: the link is down although no error
+// says so.
+func (l *link) dead() {
+	l.mu.Lock()
+	before := l.stateLocked()
+	if l.failure == nil && l.denied == nil {
+		l.failure = errSilent
+	}
+	after := l.stateLocked()
+	l.mu.Unlock()
+	if before != after {
+		l.changed()
+	}
+}
+
+// quiet returns for how long nothing has been heard.
+func (l *link) quiet() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Since(l.answered)
+}
+
+// up reports whether it makes sense to ask for anything.
+func (l *link) up() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.stateLocked()
+	return s == status.Ready || s == status.Connecting
+}
+
+func (l *link) stateLocked() status.State {
+	var untrusted *tls.CertificateVerificationError
+	switch {
+	case l.denied != nil:
+		return status.NeedsLogin
+	case errors.As(l.failure, &untrusted):
+		return status.Failed
+	case l.failure != nil:
+		return status.Offline
+	case !l.asked.IsZero() && time.Since(l.asked) >= silenceLimit:
+		return status.Offline
+	case l.answered.IsZero():
+		return status.Connecting
+	}
+	return status.Ready
+}
+
+// condition is the cluster's state.
+func (l *link) condition() status.Condition {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := status.Condition{State: l.stateLocked()}
+	switch c.State {
+	case status.NeedsLogin:
+		c.Cause = fmt.Sprintf("the API server at %s does not accept the credentials of context %s: %v", l.host, l.context, l.denied)
+		if l.denied != errUnauthorized {
+			c.Cause = fmt.Sprintf("the credentials of context %s cannot be had: %v", l.context, l.denied)
+		}
+		c.Hint = fmt.Sprintf("log in as for kubectl (kubectl --context %s version), then: tunnelctl reload", l.context)
+	case status.Failed:
+		c.Cause = fmt.Sprintf("the certificate of the API server at %s is not the one that context %s expects: %v", l.host, l.context, l.failure)
+		c.Hint = "kubectl config view --minify --context " + l.context
+	case status.Offline:
+		c.Cause = fmt.Sprintf("the API server at %s has not answered since %s", l.host, l.asked.Format(time.TimeOnly))
+		if l.failure != nil && l.failure != errSilent {
+			c.Cause = fmt.Sprintf("the API server at %s cannot be reached: %v", l.host, l.failure)
+		}
+		c.Hint = fmt.Sprintf("check the network or the VPN (kubectl --context %s version); it is tried again by itself", l.context)
+	case status.Connecting:
+		c.Cause = fmt.Sprintf("waiting for the first answer of the API server at %s", l.host)
+	}
+	return c
+}
+
+// asking reports whether some question has no answer yet.
+func (l *link) asking() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.asked.IsZero()
+}

@@ -1,0 +1,84 @@
+package kube
+
+import (
+	"crypto/tls"
+	"errors"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tunneld/tunneld/internal/status"
+)
+
+func TestLink(t *testing.T) {
+	refused := errors.New("connection refused")
+	tests := []struct {
+		name   string
+		happen func(*link)
+		want   status.State
+	}{
+		{"nothing yet", func(*link) {}, status.Connecting},
+		{"a question under way", func(l *link) { l.ask() }, status.Connecting},
+		{"an answer", func(l *link) { l.ask()(answer(200)) }, status.Ready},
+		{"an answer without a known status", func(l *link) { l.ask()(answer(0)) }, status.Ready},
+		{"a 403 is an answer", func(l *link) { l.ask()(answer(http.StatusForbidden)) }, status.Ready},
+		{"a 500 is an answer", func(l *link) { l.ask()(answer(http.StatusInternalServerError)) }, status.Ready},
+		{"a 401", func(l *link) { l.ask()(answer(http.StatusUnauthorized)) }, status.NeedsLogin},
+		{"no credentials", func(l *link) { l.ask()(outcome{denied: refused}) }, status.NeedsLogin},
+		{"credentials after all", func(l *link) { l.ask()(outcome{denied: refused}); l.ask()(answer(200)) }, status.Ready},
+		{"refused", func(l *link) { l.ask()(answer(200)); l.ask()(outcome{failure: refused}) }, status.Offline},
+		{"back again", func(l *link) { l.ask()(outcome{failure: refused}); l.ask()(answer(200)) }, status.Ready},
+		{"a wrong certificate", func(l *link) { l.ask()(outcome{failure: &tls.CertificateVerificationError{Err: refused}}) }, status.Failed},
+		{"silent for a while", func(l *link) {
+			l.ask()(answer(200))
+			l.ask()
+			time.Sleep(silenceLimit - 1)
+		}, status.Ready},
+		{"silent for too long", func(l *link) {
+			l.ask()(answer(200))
+			l.ask()
+			time.Sleep(silenceLimit)
+		}, status.Offline},
+		{"silent over several questions", func(l *link) {
+			for range 3 {
+				done := l.ask()
+				time.Sleep(4 * time.Second)
+				done(silence)
+			}
+		}, status.Offline},
+		{"an answer to another question", func(l *link) {
+			l.ask()
+			time.Sleep(silenceLimit - 1)
+			l.ask()(answer(200))
+			time.Sleep(silenceLimit - 1)
+		}, status.Ready},
+		{"nobody wants to know any more", func(l *link) {
+			l.ask()(answer(200))
+			l.ask()(withdrawn)
+			time.Sleep(time.Hour)
+		}, status.Ready},
+		{"a check without an answer", func(l *link) {
+			l.ask()(answer(200))
+			l.dead()
+		}, status.Offline},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &link{changed: func() {}}
+				tt.happen(l)
+				c := l.condition()
+				if c.State != tt.want {
+					t.Errorf("%s (%s); want %s", c.State, c.Cause, tt.want)
+				}
+				if usable := c.State == status.Ready || c.State == status.Connecting; l.up() != usable {
+					t.Errorf("up = %v in state %s", l.up(), c.State)
+				}
+				if (c.Cause == "") != (c.State == status.Ready) {
+					t.Errorf("cause %q in state %s", c.Cause, c.State)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,194 @@
+package kube
+
+import (
+	"context"
+	"sync"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+)
+
+// An object is any API object.
+type object interface {
+	metav1.Object
+	runtime.Object
+}
+
+// A mirror is a copy of all objects of one kind in one namespace, which a
+// cache.Reflector keeps while its run runs; what it holds outlives a run. It
+// implements cache.ReflectorStore.
+type mirror[T object] struct {
+	resource  string
+	namespace string
+	client    rest.Interface
+	example   T              // for the Reflector
+	group     func(T) string // nil: objects are not grouped
+	timing    Timing
+	changed   func()
+
+	mu     sync.Mutex // guards the following
+	items  map[string]T
+	groups map[string]map[string]T
+	synced bool
+	denied error // the last answer was 403
+}
+
+func newMirror[T object](timing Timing, namespace, resource string, c rest.Interface, example T, group func(T) string, changed func()) *mirror[T] {
+	return &mirror[T]{timing: timing, namespace: namespace, resource: resource, client: c, example: example, group: group, changed: changed}
+}
+
+// run follows the objects until ctx is done.
+func (m *mirror[T]) run(ctx context.Context) {
+	plain := cache.NewFilteredListWatchFromClient(m.client, m.resource, m.namespace, func(*metav1.ListOptions) {})
+	noting := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			list, err := plain.ListWithContext(ctx, o)
+			m.note(err)
+			return list, err
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			w, err := plain.WatchWithContext(ctx, o)
+			m.note(err)
+			return w, err
+		},
+	}
+	cache.NewReflectorWithOptions(noting, m.example, m, cache.ReflectorOptions{
+		Name: m.namespace + "/" + m.resource,
+		Backoff: &wait.Backoff{
+			Duration: m.timing.Retry, Cap: m.timing.RetryIdle, Factor: 2, Jitter: 0.5, Steps: 16,
+		},
+	}).RunWithContext(ctx)
+}
+
+// note remembers a refusal, and forgets it on success.
+func (m *mirror[T]) note(err error) {
+	if err != nil && !apierrors.IsForbidden(err) {
+		return // the link has seen it
+	}
+	m.mu.Lock()
+	was := m.denied
+	m.denied = err
+	m.mu.Unlock()
+	if (was == nil) != (err == nil) {
+		m.changed()
+	}
+}
+
+// refusal is the API server's 403, or nil.
+func (m *mirror[T]) refusal() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.denied
+}
+
+// complete reports whether all objects have been seen once.
+func (m *mirror[T]) complete() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.synced
+}
+
+func (m *mirror[T]) get(name string) (T, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	obj, ok := m.items[name]
+	return obj, ok
+}
+
+// in returns the objects of a group, in no order.
+func (m *mirror[T]) in(group string) []T {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	objs := make([]T, 0, len(m.groups[group]))
+	for _, obj := range m.groups[group] {
+		objs = append(objs, obj)
+	}
+	return objs
+}
+
+// all returns the objects, in no order.
+func (m *mirror[T]) all() []T {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	objs := make([]T, 0, len(m.items))
+	for _, obj := range m.items {
+		objs = append(objs, obj)
+	}
+	return objs
+}
+
+// Add implements cache.ReflectorStore.
+func (m *mirror[T]) Add(obj any) error { return m.Update(obj) }
+
+// Update implements cache.ReflectorStore.
+func (m *mirror[T]) Update(obj any) error {
+	m.mu.Lock()
+	m.put(obj.(T))
+	m.mu.Unlock()
+	m.changed()
+	return nil
+}
+
+// Delete implements cache.ReflectorStore.
+func (m *mirror[T]) Delete(obj any) error {
+	m.mu.Lock()
+	m.remove(obj.(T).GetName())
+	m.mu.Unlock()
+	m.changed()
+	return nil
+}
+
+// Replace implements cache.ReflectorStore.
+func (m *mirror[T]) Replace(objs []any, _ string) error {
+	m.mu.Lock()
+	m.items, m.groups = nil, nil
+	for _, obj := range objs {
+		m.put(obj.(T))
+	}
+	m.synced = true
+	m.mu.Unlock()
+	m.changed()
+	return nil
+}
+
+// Resync implements cache.ReflectorStore.
+func (m *mirror[T]) Resync() error { return nil }
+
+// put stores obj; mu is held.
+func (m *mirror[T]) put(obj T) {
+	obj.SetManagedFields(nil) // the largest part of many objects, of no use here
+	m.remove(obj.GetName())
+	if m.items == nil {
+		m.items, m.groups = make(map[string]T), make(map[string]map[string]T)
+	}
+	m.items[obj.GetName()] = obj
+	if m.group == nil {
+		return
+	}
+	group := m.group(obj)
+	if m.groups[group] == nil {
+		m.groups[group] = make(map[string]T)
+	}
+	m.groups[group][obj.GetName()] = obj
+}
+
+// remove drops the object of that name; mu is held.
+func (m *mirror[T]) remove(name string) {
+	obj, ok := m.items[name]
+	if !ok {
+		return
+	}
+	delete(m.items, name)
+	if m.group != nil {
+		group := m.group(obj)
+		delete(m.groups[group], name)
+		if len(m.groups[group]) == 0 {
+			delete(m.groups, group)
+		}
+	}
+}

@@ -1,0 +1,138 @@
+package kube
+
+import (
+	"context"
+	"sync"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/tunneld/tunneld/internal/forward"
+)
+
+// A namespace holds the mirrors of one namespace in use. Each kind is followed
+// from when a workload first needs it, so that no right is needed that is not
+// used.
+type namespace struct {
+	services     *mirror[*corev1.Service]
+	slices       *mirror[*discoveryv1.EndpointSlice]
+	pods         *mirror[*corev1.Pod]
+	deployments  *mirror[*appsv1.Deployment]
+	statefulSets *mirror[*appsv1.StatefulSet]
+
+	following map[follower]bool // running now
+	cancel    context.CancelFunc
+	ctx       context.Context // of what is running; nil if nothing is
+	running   sync.WaitGroup
+}
+
+// A follower is a mirror of any kind.
+type follower interface {
+	run(ctx context.Context)
+	complete() bool
+	refusal() error
+}
+
+func newNamespace(name string, k *client, timing Timing, changed func()) *namespace {
+	return &namespace{
+		services: newMirror(timing, name, "services", k.core, &corev1.Service{}, nil, changed),
+		slices: newMirror(timing, name, "endpointslices", k.discovery, &discoveryv1.EndpointSlice{},
+			func(s *discoveryv1.EndpointSlice) string { return s.Labels[discoveryv1.LabelServiceName] }, changed),
+		pods: newMirror(timing, name, "pods", k.core, &corev1.Pod{},
+			func(p *corev1.Pod) string { return p.Status.PodIP }, changed),
+		deployments:  newMirror(timing, name, "deployments", k.apps, &appsv1.Deployment{}, nil, changed),
+		statefulSets: newMirror(timing, name, "statefulsets", k.apps, &appsv1.StatefulSet{}, nil, changed),
+		following:    make(map[follower]bool),
+	}
+}
+
+// follow runs the mirrors that w needs and that do not run yet. It and stop
+// must not be called concurrently.
+func (n *namespace) follow(ctx context.Context, w forward.Workload) {
+	if n.ctx == nil {
+		n.ctx, n.cancel = context.WithCancel(ctx)
+	}
+	running := n.ctx
+	for _, m := range n.needs(w) {
+		if !n.following[m] {
+			n.following[m] = true
+			n.running.Go(func() { m.run(running) })
+		}
+	}
+}
+
+// stop ends the mirrors' runs, and waits for them.
+func (n *namespace) stop() {
+	if n.ctx == nil {
+		return
+	}
+	n.cancel()
+	n.running.Wait()
+	n.ctx, n.cancel = nil, nil
+	clear(n.following)
+}
+
+// needs lists the mirrors from which the view of w is made.
+func (n *namespace) needs(w forward.Workload) []follower {
+	switch w.Kind {
+	case forward.Service:
+		if needsPods(n.slices.in(w.Name)) {
+			return []follower{n.services, n.slices, n.pods}
+		}
+		return []follower{n.services, n.slices}
+	case forward.Deployment:
+		return []follower{n.deployments, n.pods}
+	case forward.StatefulSet:
+		return []follower{n.statefulSets, n.pods}
+	default:
+		return []follower{n.pods}
+	}
+}
+
+// view joins what the mirrors hold about w.
+func (n *namespace) view(w forward.Workload) view {
+	switch w.Kind {
+	case forward.Service:
+		if svc, ok := n.services.get(w.Name); ok {
+			return viewService(svc, n.slices.in(w.Name), n.podAt)
+		}
+	case forward.Deployment:
+		if d, ok := n.deployments.get(w.Name); ok {
+			return viewTemplate(d.Spec.Selector, d.Spec.Template.Spec, n.pods.all())
+		}
+	case forward.StatefulSet:
+		if s, ok := n.statefulSets.get(w.Name); ok {
+			return viewTemplate(s.Spec.Selector, s.Spec.Template.Spec, n.pods.all())
+		}
+	case forward.Pod:
+		if pod, ok := n.pods.get(w.Name); ok {
+			return viewPod(pod)
+		}
+	}
+	return view{}
+}
+
+// podAt finds a running pod by its IP. Pods on the host's network share one.
+func (n *namespace) podAt(ip string) (*corev1.Pod, bool) {
+	for _, pod := range n.pods.in(ip) {
+		if !finished(pod) && !pod.Spec.HostNetwork {
+			return pod, true
+		}
+	}
+	return nil, false
+}
+
+// refusal is a 403, or nil if anything may be read.
+func (n *namespace) refusal() error {
+	var refused error
+	for _, m := range []follower{n.services, n.slices, n.pods, n.deployments, n.statefulSets} {
+		if m.complete() {
+			return nil
+		}
+		if err := m.refusal(); err != nil {
+			refused = err
+		}
+	}
+	return refused
+}

@@ -1,0 +1,352 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/tunneld/tunneld/internal/forward"
+	"github.com/tunneld/tunneld/internal/portforward"
+	"github.com/tunneld/tunneld/internal/status"
+)
+
+// A use is what the connections to one workload have taught. It is guarded by
+// its cluster's mu.
+type use struct {
+	last    time.Time // when a connection was last asked for or ended
+	active  int       // connections
+	opening int       // opens and probes under way
+	probing bool
+	denied  error // the API server said 403 to the last upgrade
+	// turns tells which pod has had the last turn, to break ties.
+	turns map[string]uint64
+	// failing holds the pods to which the last open failed.
+	failing map[string]failure
+	// refused holds the ports whose last open the pod turned away.
+	refused map[uint16]failure
+}
+
+// A failure is why the last open to a pod did not work.
+type failure struct {
+	pod   string
+	cause string    // empty where it is no fault: pods come and go
+	until time.Time // when to try again
+	tries int
+}
+
+func newUse() *use {
+	return &use{
+		turns:   make(map[string]uint64),
+		failing: make(map[string]failure),
+		refused: make(map[uint16]failure),
+	}
+}
+
+// lately reports whether the workload is in use.
+func (u *use) lately(window time.Duration) bool {
+	return u.active > 0 || time.Since(u.last) < window
+}
+
+// fault is something that does not work, if anything, about pods that are
+// still there. Whether a pod can be reached is only known while the workload is
+// in use.
+func (u *use) fault(v view, inUse bool) string {
+	for _, b := range v.backends {
+		if f, ok := u.failing[b.key()]; ok && inUse && f.cause != "" {
+			return f.cause
+		}
+	}
+	for _, port := range slices.Sorted(maps.Keys(u.refused)) {
+		f := u.refused[port]
+		if slices.ContainsFunc(v.backends, func(b backend) bool { return b.key() == f.pod }) {
+			return f.cause
+		}
+	}
+	return ""
+}
+
+// key tells a pod from its namesake.
+func (b backend) key() string { return b.pod + "/" + b.uid }
+
+// pick chooses the pod for a connection to t: a ready one before one that only
+// serves, the one with the fewest leases, then the one whose turn is longest
+// ago. Pods whose last open failed are left out for a while; if there are no
+// others, again says when to ask again. Port 0 is any port: for a probe.
+func (c *cluster) pick(t forward.Target) (e forward.Endpoint, again time.Time, ok bool) {
+	v := c.view(t.Workload)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u := c.uses[t.Workload]
+	if u == nil {
+		return e, again, false
+	}
+	now := time.Now()
+	var best backend
+	var bestPort uint16
+	var bestLeases int
+	for _, b := range v.backends {
+		port, carries := b.port(t.Port)
+		if !carries && t.Port != 0 || !b.ready && !b.serving {
+			continue
+		}
+		if f, failing := u.failing[b.key()]; failing && now.Before(f.until) {
+			if again.IsZero() || f.until.Before(again) {
+				again = f.until
+			}
+			continue
+		}
+		leases := c.pool.Usage(podOf(t.Workload, b)).Leases
+		better := !ok ||
+			b.ready && !best.ready ||
+			b.ready == best.ready && (leases < bestLeases ||
+				leases == bestLeases && u.turns[b.key()] < u.turns[best.key()])
+		if better {
+			best, bestPort, bestLeases, ok = b, port, leases, true
+		}
+	}
+	if !ok {
+		return e, again, false
+	}
+	c.turn++
+	u.turns[best.key()] = c.turn
+	return forward.Endpoint{Target: t, Pod: best.pod, UID: best.uid, Port: bestPort}, again, true
+}
+
+func podOf(w forward.Workload, b backend) portforward.Pod {
+	return portforward.Pod{Namespace: w.Namespace, Name: b.pod, UID: b.uid}
+}
+
+// touch notes that the workload is wanted now.
+func (c *cluster) touch(w forward.Workload) {
+	c.mu.Lock()
+	if u := c.uses[w]; u != nil {
+		u.last = time.Now()
+	}
+	c.mu.Unlock()
+	c.poke()
+}
+
+// opened notes the outcome of an open or a probe.
+func (c *cluster) opened(e forward.Endpoint, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u := c.uses[e.Target.Workload]
+	if u == nil {
+		return
+	}
+	key := backend{pod: e.Pod, uid: e.UID}.key()
+	switch {
+	case err == nil:
+		u.denied = nil
+		delete(u.failing, key)
+	case apierrors.IsForbidden(err):
+		u.denied = err
+	case errors.Is(err, context.Canceled), errors.Is(err, portforward.ErrClosed), apierrors.IsUnauthorized(err):
+		// It says nothing about the pod.
+	default:
+		f := u.failing[key]
+		wait := min(c.timing.Retry<<f.tries, c.timing.RetryInUse)
+		f.pod, f.cause = key, ""
+		f.until = time.Now().Add(wait - rand.N(wait/4))
+		f.tries = min(f.tries+1, 8)
+		if !errors.Is(err, portforward.ErrPodGone) {
+			f.cause = fmt.Sprintf("pod %s cannot be reached: %v", e.Pod, err)
+		}
+		u.failing[key] = f
+	}
+}
+
+// dial opens a connection to e.
+func (c *cluster) dial(ctx context.Context, e forward.Endpoint) (forward.Conn, error) {
+	w := e.Target.Workload
+	c.mu.Lock()
+	u := c.uses[w]
+	if u == nil {
+		c.mu.Unlock()
+		return nil, &forward.Error{Kind: forward.ErrUnavailable, Condition: c.report(w).Condition}
+	}
+	u.opening++
+	c.mu.Unlock()
+
+	lease, err := c.pool.Open(ctx, portforward.Pod{Namespace: w.Namespace, Name: e.Pod, UID: e.UID}, e.Port)
+
+	c.opened(e, err)
+	c.mu.Lock()
+	u.opening--
+	if err == nil {
+		u.active++
+	}
+	c.mu.Unlock()
+	if err == nil {
+		return &conn{Lease: lease, cluster: c, use: u, endpoint: e}, nil
+	}
+	c.notify()
+	failed := &forward.Error{Kind: forward.ErrNotDelivered, Err: err}
+	if state := c.report(w).Condition; ctx.Err() != nil || hopeless(state.State) {
+		failed.Kind, failed.Condition = forward.ErrUnavailable, state
+	}
+	return nil, failed
+}
+
+// probe proves that some pod of the workload can be reached.
+func (c *cluster) probe(ctx context.Context, w forward.Workload) error {
+	e, _, ok := c.pick(forward.Target{Workload: w})
+	if !ok {
+		return &forward.Error{Kind: forward.ErrUnavailable, Condition: c.report(w).Condition}
+	}
+	return c.probePod(ctx, e)
+}
+
+// probePod proves that a pod can be reached.
+func (c *cluster) probePod(ctx context.Context, e forward.Endpoint) error {
+	w := e.Target.Workload
+	c.count(w, func(u *use) { u.opening++ })
+	limited, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	err := c.pool.Probe(limited, portforward.Pod{Namespace: w.Namespace, Name: e.Pod, UID: e.UID})
+	c.opened(e, err)
+	c.count(w, func(u *use) { u.opening-- })
+	c.notify()
+	return err
+}
+
+// suspects are the pods to which the last open failed, and whose turn to be
+// tried again has come. What is known of pods that are gone is forgotten.
+func (c *cluster) suspects(w forward.Workload, v view) []forward.Endpoint {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u := c.uses[w]
+	if u == nil {
+		return nil
+	}
+	there := make(map[string]bool)
+	var es []forward.Endpoint
+	for _, b := range v.backends {
+		there[b.key()] = true
+		if f, ok := u.failing[b.key()]; ok && (b.ready || b.serving) && time.Now().After(f.until) {
+			es = append(es, forward.Endpoint{Target: forward.Target{Workload: w}, Pod: b.pod, UID: b.uid})
+		}
+	}
+	gone := func(key string, _ failure) bool { return !there[key] }
+	maps.DeleteFunc(u.failing, gone)
+	maps.DeleteFunc(u.turns, func(key string, _ uint64) bool { return !there[key] })
+	return es
+}
+
+// count changes the use of a workload, if it is still configured.
+func (c *cluster) count(w forward.Workload, change func(*use)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if u := c.uses[w]; u != nil {
+		change(u)
+	}
+}
+
+// hopeless reports whether waiting will not help a connection.
+func hopeless(s status.State) bool {
+	return s == status.Failed || s == status.NeedsLogin || s == status.Forbidden
+}
+
+// A conn is a lease that tells its cluster what becomes of it.
+type conn struct {
+	*portforward.Lease
+	cluster  *cluster
+	use      *use
+	endpoint forward.Endpoint
+	answered atomic.Bool // the app has sent something
+	closed   atomic.Bool
+}
+
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Lease.Read(p)
+	if n > 0 {
+		c.heard()
+	}
+	return n, c.explain(err)
+}
+
+// WriteTo implements io.WriterTo.
+func (c *conn) WriteTo(w io.Writer) (int64, error) {
+	n, err := c.Lease.WriteTo(hearing{w, c})
+	return n, c.explain(err)
+}
+
+func (c *conn) Write(p []byte) (int, error) {
+	n, err := c.Lease.Write(p)
+	return n, c.explain(err)
+}
+
+func (c *conn) Close() error {
+	err := c.Lease.Close()
+	if !c.closed.Swap(true) {
+		c.cluster.mu.Lock()
+		c.use.active--
+		c.use.last = time.Now()
+		c.cluster.mu.Unlock()
+	}
+	return err
+}
+
+// A hearing tells its conn when the app sends something.
+type hearing struct {
+	io.Writer
+	conn *conn
+}
+
+func (h hearing) Write(p []byte) (int, error) {
+	h.conn.heard()
+	return h.Writer.Write(p)
+}
+
+// heard notes that the app answers on its port.
+func (c *conn) heard() {
+	if c.answered.Swap(true) {
+		return
+	}
+	port := c.endpoint.Target.Port
+	c.cluster.mu.Lock()
+	_, mended := c.use.refused[port]
+	delete(c.use.refused, port)
+	c.cluster.mu.Unlock()
+	if mended {
+		c.cluster.notify()
+	}
+}
+
+// explain turns a lease's error into one that crosses the line, and remembers
+// what it says about the pod.
+func (c *conn) explain(err error) error {
+	var said *portforward.StreamError
+	if !errors.As(err, &said) {
+		return err
+	}
+	e := c.endpoint
+	if errors.Is(err, portforward.ErrPodGone) {
+		c.cluster.opened(e, err)
+		c.cluster.notify()
+		return &forward.Error{Kind: forward.ErrNotDelivered, Err: err}
+	}
+	f := failure{pod: backend{pod: e.Pod, uid: e.UID}.key()}
+	kind := forward.ErrUnavailable
+	if errors.Is(err, portforward.ErrRefused) {
+		kind = forward.ErrRefused
+		f.cause = fmt.Sprintf("pod %s refuses connections to port %d", e.Pod, e.Port)
+	} else {
+		f.cause = fmt.Sprintf("port %d of pod %s: %s", e.Port, e.Pod, said.Text)
+	}
+	c.cluster.mu.Lock()
+	c.use.refused[e.Target.Port] = f
+	c.cluster.mu.Unlock()
+	c.cluster.notify()
+	return &forward.Error{Kind: kind, Err: err, Condition: status.Condition{
+		State: status.Degraded, Cause: f.cause, Hint: kubectl(e.Target.Workload, "describe pod "+e.Pod),
+	}}
+}
