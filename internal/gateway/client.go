@@ -1,0 +1,86 @@
+package gateway
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+
+	"github.com/tunneld/tunneld/internal/forward"
+)
+
+// A countingListener counts the connections that it accepts. On an address
+// that forwards share, a connection counts for the one that its first request
+// is for.
+type countingListener struct {
+	net.Listener
+	meter  *forward.Meter
+	shared bool
+}
+
+func (l *countingListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c := &clientConn{Conn: conn}
+	if !l.shared {
+		c.attribute(l.meter)
+	}
+	return c, nil
+}
+
+// A clientConn is a client's connection, counted from when it is known whose
+// it is until it is closed.
+type clientConn struct {
+	net.Conn
+
+	mu     sync.Mutex // guards the following
+	done   func(error)
+	closed bool
+}
+
+// attribute counts the connection, once. It may be called on nil.
+func (c *clientConn) attribute(m *forward.Meter) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done == nil && !c.closed {
+		c.done = m.Begin()
+	}
+}
+
+func (c *clientConn) Close() error {
+	c.mu.Lock()
+	if c.done != nil && !c.closed {
+		c.done(nil)
+	}
+	c.closed = true
+	c.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// NetConn returns what is wrapped.
+func (c *clientConn) NetConn() net.Conn { return c.Conn }
+
+type clientKey struct{}
+
+// withClient is an http.Server's ConnContext.
+func withClient(ctx context.Context, conn net.Conn) context.Context {
+	if wrapped, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		if inner, ok := wrapped.NetConn().(*clientConn); ok { // under TLS
+			return context.WithValue(ctx, clientKey{}, inner)
+		}
+	}
+	if c, ok := conn.(*clientConn); ok {
+		return context.WithValue(ctx, clientKey{}, c)
+	}
+	return ctx
+}
+
+func clientOf(r *http.Request) *clientConn {
+	c, _ := r.Context().Value(clientKey{}).(*clientConn)
+	return c
+}

@@ -1,0 +1,303 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tunneld/tunneld/internal/forward"
+	localtls "github.com/tunneld/tunneld/internal/tls"
+)
+
+const (
+	// readHeaderTimeout bounds how long a client may take for the head of a
+	// request, and idleTimeout how long it may keep a connection for the next.
+	readHeaderTimeout = 30 * time.Second
+	idleTimeout       = 2 * time.Minute
+)
+
+// A Listener is an address on which the gateway serves. Listeners are separate
+// from rows: which rows one serves follows from its address. It is comparable.
+type Listener struct {
+	// Addr is the wanted address; port 0 picks a free one.
+	Addr netip.AddrPort
+	// Otherwise are the ports to try, in order, if Addr's cannot be bound; 0
+	// ends them.
+	Otherwise [3]uint16
+	TLS       bool
+	// Forward is the forward whose connections are counted; empty on addresses
+	// that all forwards share.
+	Forward string
+}
+
+// A Gateway keeps listeners equal to those last applied and proxies what they
+// accept by its table. Nothing may be changed after the first call. Its methods
+// may be called concurrently.
+type Gateway struct {
+	Backends forward.Backends
+	CA       *localtls.CA
+	Meters   *forward.Meters // nil: nothing is counted
+	Log      *slog.Logger    // nil: none
+
+	table    atomic.Pointer[Table]
+	building sync.Once
+	proxy    *proxy // see build
+
+	applying sync.Mutex // makes Apply and Close one at a time
+
+	mu      sync.Mutex // guards the following
+	servers map[Listener]*server
+	closed  bool
+}
+
+// A Binding tells what became of a Listener.
+type Binding struct {
+	Listener Listener
+	// Addr is where it listens; the zero value if no port could be bound, and
+	// Err says why.
+	Addr netip.AddrPort
+	Err  error
+}
+
+// A server is one running Listener, or why it does not run.
+type server struct {
+	http    *http.Server
+	cancel  context.CancelFunc // ends requests in flight, upgraded ones too
+	addr    netip.AddrPort
+	err     error
+	running sync.WaitGroup
+}
+
+func (g *Gateway) build() {
+	g.building.Do(func() { g.proxy = newProxy(g.Backends, g.log()) })
+}
+
+// SetTable puts a table in force for all requests that follow.
+func (g *Gateway) SetTable(t *Table) { g.table.Store(t) }
+
+// Apply ends the listeners that are not in want, with their connections,
+// leaves equal ones alone, starts the others, and tries again those that could
+// not be bound.
+func (g *Gateway) Apply(want []Listener) {
+	g.build()
+	g.applying.Lock()
+	defer g.applying.Unlock()
+	g.mu.Lock()
+	if g.closed {
+		g.mu.Unlock()
+		return
+	}
+	if g.servers == nil {
+		g.servers = make(map[Listener]*server)
+	}
+	var gone []*server
+	for l, s := range g.servers {
+		if !slices.Contains(want, l) {
+			gone = append(gone, s)
+			delete(g.servers, l)
+		}
+	}
+	var start []Listener
+	for _, l := range want {
+		if s := g.servers[l]; s == nil || s.err != nil {
+			start = append(start, l)
+		}
+	}
+	g.mu.Unlock()
+
+	for _, s := range gone { // first: their addresses may be wanted again
+		s.close()
+	}
+	for _, l := range start {
+		s := g.start(l)
+		g.mu.Lock()
+		g.servers[l] = s
+		g.mu.Unlock()
+	}
+}
+
+func (g *Gateway) start(l Listener) *server {
+	s := new(server)
+	ln, err := bind(l)
+	if err != nil {
+		s.err = err
+		g.log().Debug("gateway cannot listen", "addr", l.Addr, "err", err)
+		return s
+	}
+	s.addr, _ = netip.ParseAddrPort(ln.Addr().String())
+	ln = &countingListener{Listener: ln, meter: g.Meters.Of(l.Forward), shared: l.Forward == ""}
+	if l.TLS {
+		at := s.addr.Addr()
+		serves := func(name string) bool { return g.table.Load().Serves(at, name) }
+		ln = tls.NewListener(ln, g.CA.ServerConfig(serves, at))
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	s.http = &http.Server{
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		Handler:           g,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		ErrorLog:          slog.NewLogLogger(g.log().Handler(), slog.LevelDebug),
+		ConnContext:       withClient,
+	}
+	g.log().Info("gateway listening", "addr", s.addr, "tls", l.TLS, "forward", l.Forward)
+	s.running.Go(func() {
+		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			g.log().Error("gateway stopped serving", "addr", s.addr, "err", err)
+		}
+	})
+	return s
+}
+
+// bind listens on the first of the listener's ports that can be had. The error
+// is that of the wanted port.
+func bind(l Listener) (net.Listener, error) {
+	ln, err := net.Listen("tcp", l.Addr.String())
+	for _, port := range l.Otherwise {
+		if err == nil || port == 0 {
+			break
+		}
+		other, otherErr := net.Listen("tcp", netip.AddrPortFrom(l.Addr.Addr(), port).String())
+		if otherErr == nil {
+			return other, nil
+		}
+	}
+	return ln, err
+}
+
+func (s *server) close() {
+	if s.err != nil {
+		return
+	}
+	s.cancel()
+	s.http.Close()
+	s.running.Wait()
+}
+
+// Bindings tells about all Listeners, sorted by address.
+func (g *Gateway) Bindings() []Binding {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	all := make([]Binding, 0, len(g.servers))
+	for l, s := range g.servers {
+		all = append(all, Binding{Listener: l, Addr: s.addr, Err: s.err})
+	}
+	slices.SortFunc(all, func(a, b Binding) int { return a.Listener.Addr.Compare(b.Listener.Addr) })
+	return all
+}
+
+// Close ends every listener and every connection. It is idempotent and waits.
+func (g *Gateway) Close() error {
+	g.build()
+	g.applying.Lock()
+	defer g.applying.Unlock()
+	g.mu.Lock()
+	all := g.servers
+	g.servers, g.closed = nil, true
+	g.mu.Unlock()
+	for _, s := range all {
+		s.close()
+	}
+	g.proxy.close()
+	return nil
+}
+
+func (g *Gateway) log() *slog.Logger {
+	if g.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return g.Log
+}
+
+// An exchange is a request on its way through the proxy.
+type exchange struct {
+	row   *Row
+	meter *forward.Meter
+	pod   string // who answered
+}
+
+type exchangeKey struct{}
+
+// ServeHTTP finds the row for a request and proxies it.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	answer := &recorder{ResponseWriter: w}
+	x := new(exchange)
+	g.serve(answer, r, x)
+	log := g.log()
+	if !log.Enabled(r.Context(), slog.LevelDebug) {
+		return
+	}
+	name := ""
+	if x.row != nil {
+		name = x.row.Forward
+	}
+	// The query is left out: it may hold secrets.
+	log.Debug("request", "forward", name, "method", r.Method, "host", r.Host, "path", r.URL.Path,
+		"status", answer.status, "bytes", answer.bytes, "duration", time.Since(began).Round(time.Microsecond), "pod", x.pod)
+}
+
+func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
+	at := localAddr(r)
+	host := hostname(r.Host)
+	row, known := g.table.Load().Find(at, host, r)
+	switch {
+	case !known:
+		misdirected(w, r, host)
+		return
+	case row == nil:
+		http.NotFound(w, r)
+		return
+	case r.Method == http.MethodConnect:
+		http.Error(w, "CONNECT is not served: the gateway is no proxy for other hosts", http.StatusMethodNotAllowed)
+		return
+	}
+	x.row, x.meter = row, g.Meters.Of(row.Forward)
+	clientOf(r).attribute(x.meter)
+	g.proxy.reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
+}
+
+// localAddr is the address of the listener that accepted the request.
+func localAddr(r *http.Request) netip.Addr {
+	addr, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if addr == nil {
+		return netip.Addr{}
+	}
+	ap, _ := netip.ParseAddrPort(addr.String())
+	return ap.Addr().Unmap()
+}
+
+// A recorder remembers what was answered.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+}
+
+func (w *recorder) WriteHeader(status int) {
+	if w.status == 0 && status >= 200 || status == http.StatusSwitchingProtocols {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recorder) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController flush and hijack.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
