@@ -1,0 +1,63 @@
+package localapi
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/tunneld/tunneld/internal/status"
+)
+
+// Host is the only Host that the server answers to.
+const Host = "tunneld"
+
+// versionHeader carries the daemon's version with every response.
+const versionHeader = "Tunneld-Version"
+
+// An AddRequest asks for a forward.
+type AddRequest struct {
+	// Target is NAME or KIND/NAME.
+	Target string `json:"target"`
+	// Kubeconfig is what the client's environment says: absolute paths, joined
+	// by the OS's list separator.
+	Kubeconfig string `json:"kubeconfig,omitempty"`
+	// Context, Namespace and Name may be empty; the daemon finds them.
+	Context   string `json:"context,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name,omitempty"`
+	// Ports are numbers or names; none means all.
+	Ports []string `json:"ports,omitempty"`
+	// HTTP is a port, "none", or empty for the daemon to find.
+	HTTP            string `json:"http,omitempty"`
+	AllowProduction bool   `json:"allowProduction,omitempty"`
+}
+
+// An AddResponse tells what became of it.
+type AddResponse struct {
+	// Added is false if there was such a forward already.
+	Added   bool           `json:"added"`
+	Forward status.Forward `json:"forward"`
+	// Note says what was assumed.
+	Note string `json:"note,omitempty"`
+}
+
+// An Error is a failure with a hint, as it crosses the socket.
+type Error struct {
+	// Code is the HTTP status; 0 means 400.
+	Code    int    `json:"-"`
+	Message string `json:"error"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// errorOf makes any error one that can be sent.
+func errorOf(err error) *Error {
+	e, ok := errors.AsType[*Error](err)
+	if !ok {
+		return &Error{Code: http.StatusInternalServerError, Message: err.Error()}
+	}
+	if e.Code == 0 {
+		return &Error{Code: http.StatusBadRequest, Message: e.Message, Hint: e.Hint}
+	}
+	return e
+}
