@@ -1,0 +1,349 @@
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tunneld/tunneld/internal/config"
+	"github.com/tunneld/tunneld/internal/dns"
+	"github.com/tunneld/tunneld/internal/forward"
+	"github.com/tunneld/tunneld/internal/gateway"
+	"github.com/tunneld/tunneld/internal/kube"
+	"github.com/tunneld/tunneld/internal/localapi"
+	"github.com/tunneld/tunneld/internal/logring"
+	"github.com/tunneld/tunneld/internal/statedir"
+	"github.com/tunneld/tunneld/internal/status"
+	localtls "github.com/tunneld/tunneld/internal/tls"
+)
+
+const (
+	// reviewEvery is how often states are looked at although nothing has
+	// happened, since some of them follow from time alone, and how often what
+	// could not be bound is tried again.
+	reviewEvery = 2 * time.Second
+	// reviewPause is the least time between two looks: much that happens at
+	// once is looked at once.
+	reviewPause = 50 * time.Millisecond
+)
+
+// A Daemon is the whole service. Its fields may not change after Run.
+type Daemon struct {
+	// ConfigPath, StateDir and Socket say where things are; empty means the
+	// defaults of config, statedir and localapi.
+	ConfigPath, StateDir, Socket string
+	Version                      status.Version
+	Log                          *slog.Logger  // nil: none
+	Logs                         *logring.Ring // what the log API shows; nil: nothing
+	// Timing is how closely the clusters are watched.
+	Timing kube.Timing
+	// Started, if set, is called once the first plan is in force and the
+	// control socket answers.
+	Started func()
+
+	state    *statedir.Dir
+	ca       *localtls.CA
+	caErr    error
+	clusters *kube.Clusters
+	meters   *forward.Meters
+	ports    *forward.Set
+	gateway  *gateway.Gateway
+	names    *dns.Server
+	namesAt  netip.AddrPort
+	namesErr error
+
+	kick chan struct{} // cap 1: something changed in the clusters
+
+	editing  sync.Mutex // one edit of the file at a time
+	applying sync.Mutex // one plan at a time; guards history too
+	history  history
+
+	mu      sync.Mutex     // guards the following
+	config  *config.Config // the last good one; nil before the first
+	problem string         // of the file on disk
+	restart string         // what the file says that takes effect at the next start
+	plan    *plan
+	changed chan struct{} // closed when a state may have changed
+}
+
+// Run runs the daemon until ctx is done, which is no error. A configuration
+// that cannot be read is no error either: it is reported, and mended while
+// running. What Run needs for itself is: its state directory, its socket.
+func (d *Daemon) Run(ctx context.Context) (err error) {
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	if d.Logs == nil {
+		d.Logs = new(logring.Ring)
+	}
+	if err := d.paths(); err != nil {
+		return err
+	}
+	if d.state, err = statedir.Open(d.StateDir); err != nil {
+		return err
+	}
+	defer d.state.Close()
+	socket, err := localapi.Listen(d.Socket)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+
+	d.kick, d.changed, d.history = make(chan struct{}, 1), make(chan struct{}), make(history)
+	d.plan = new(plan)
+	d.readConfig()
+	d.loadCA()
+	d.clusters = &kube.Clusters{UserAgent: "tunneld/" + d.Version.Version, Changed: d.somethingChanged, Timing: d.Timing, Log: d.Log}
+	defer d.clusters.Close()
+	d.meters = new(forward.Meters)
+	d.gateway = &gateway.Gateway{Backends: d.clusters, CA: d.ca, Meters: d.meters, Log: d.Log}
+	defer d.gateway.Close()
+	d.ports = &forward.Set{Backends: d.clusters, Listen: d.listen, Meters: d.meters, Log: d.Log}
+	defer d.ports.Close()
+
+	running, ctx := errgroup.WithContext(ctx)
+	d.names = &dns.Server{Log: d.Log}
+	d.serveNames(ctx, running)
+	d.apply()
+	running.Go(func() error { return d.watchConfig(ctx) })
+	running.Go(func() error { return d.review(ctx) })
+	running.Go(func() error { return d.api().Serve(ctx, socket) })
+	d.Log.Info("started", "version", d.Version.Version, "config", d.ConfigPath, "state", d.StateDir, "socket", socket.Addr())
+	if d.Started != nil {
+		d.Started()
+	}
+	err = running.Wait()
+	d.Log.Info("stopping", "err", err)
+	return err
+}
+
+func (d *Daemon) paths() (err error) {
+	if d.ConfigPath == "" {
+		if d.ConfigPath, err = config.DefaultPath(); err != nil {
+			return err
+		}
+	}
+	if d.StateDir == "" {
+		d.StateDir, err = statedir.DefaultPath()
+	}
+	return err
+}
+
+// loadCA loads the CA, or creates it. Without one there is no HTTPS, and
+// status says why.
+func (d *Daemon) loadCA() {
+	d.ca, d.caErr = localtls.Load(d.StateDir, d.config.Domain)
+	switch {
+	case d.caErr != nil:
+		d.Log.Error("no local CA, so no HTTPS", "err", d.caErr)
+	case d.ca.Created != "":
+		d.Log.Info("made a local CA", "why", d.ca.Created, "fingerprint", d.ca.Fingerprint())
+	}
+}
+
+// serveNames starts the DNS responder. If it cannot listen, status says so,
+// and everything but the names works.
+func (d *Daemon) serveNames(ctx context.Context, running *errgroup.Group) {
+	l, err := dns.Listen(d.config.DNS.Listen)
+	if err != nil {
+		d.namesErr = err
+		d.Log.Error("no DNS", "err", err)
+		return
+	}
+	d.namesAt = l.Addr()
+	d.Log.Info("answering DNS", "addr", d.namesAt)
+	running.Go(func() error { return d.names.Serve(ctx, l) })
+}
+
+// listen binds a raw port.
+func (d *Daemon) listen(s forward.Spec, at netip.AddrPort) (net.Listener, error) {
+	if s.TLS && d.ca == nil {
+		return nil, fmt.Errorf("no local CA: %w", d.caErr)
+	}
+	l, err := net.Listen("tcp", at.String())
+	if err != nil || !s.TLS {
+		return l, err
+	}
+	serves := func(name string) bool {
+		_, p := d.current()
+		return p.serves(s.Name, name)
+	}
+	return tls.NewListener(l, d.ca.ServerConfig(serves, at.Addr())), nil
+}
+
+// watchConfig follows the file.
+func (d *Daemon) watchConfig(ctx context.Context) error {
+	return config.Watch(ctx, d.ConfigPath, d.Log, func() {
+		d.editing.Lock()
+		defer d.editing.Unlock()
+		if d.readConfig() == nil {
+			d.apply()
+		}
+	})
+}
+
+// readConfig reads the file. A bad one leaves the last good one in force.
+func (d *Daemon) readConfig() error {
+	cfg, err := config.Load(d.ConfigPath)
+	d.mu.Lock()
+	before := d.problem
+	switch {
+	case err != nil:
+		d.problem = err.Error()
+		if d.config == nil {
+			d.config = config.Default()
+		}
+	case d.config == nil:
+		d.config = cfg
+	default:
+		d.problem, d.restart = "", keepUntilRestart(cfg, d.config)
+		d.config = cfg
+	}
+	now := d.problem
+	d.mu.Unlock()
+	switch {
+	case err != nil && now != before:
+		d.Log.Error("the configuration has an error; the last good one stays in force", "err", err)
+	case err == nil && before != "":
+		d.Log.Info("the configuration is good again")
+	}
+	return err
+}
+
+// keepUntilRestart leaves in force what cannot change while running, and says
+// what that is: a new domain may need a new CA, which has to be trusted anew,
+// and whoever was told where DNS answers would have to be told again.
+func keepUntilRestart(cfg, running *config.Config) string {
+	var waiting []string
+	if cfg.Domain != running.Domain {
+		waiting = append(waiting, fmt.Sprintf("domain (%s is in force)", running.Domain))
+	}
+	if cfg.DNS != running.DNS {
+		waiting = append(waiting, fmt.Sprintf("dns.listen (%v is in force)", running.DNS.Listen))
+	}
+	cfg.Domain, cfg.DNS = running.Domain, running.DNS
+	if len(waiting) == 0 {
+		return ""
+	}
+	return "takes effect when tunneld is started again: " + strings.Join(waiting, ", ")
+}
+
+// somethingChanged is called by the clusters.
+func (d *Daemon) somethingChanged() {
+	select {
+	case d.kick <- struct{}{}:
+	default:
+	}
+}
+
+// review applies the plan again whenever something may have changed, and looks
+// at the states.
+func (d *Daemon) review(ctx context.Context) error {
+	tick := time.NewTicker(reviewEvery)
+	defer tick.Stop()
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-d.kick:
+		case <-tick.C:
+		}
+		d.apply()
+		pause.Reset(reviewPause)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-pause.C:
+		}
+	}
+}
+
+// apply makes a plan and brings it into force. A name appears when something
+// listens behind it, and goes before that does.
+func (d *Daemon) apply() {
+	d.applying.Lock()
+	defer d.applying.Unlock()
+	cfg, old := d.current()
+
+	seen := make(map[forward.Workload][]kube.Port)
+	for _, f := range cfg.Forwards {
+		if r := d.clusters.Report(f.Workload); len(r.Ports) > 0 {
+			seen[f.Workload] = r.Ports
+		}
+	}
+	p := makePlan(cfg, d.state.Forwards(), seen)
+	d.clusters.Use(p.workloads)
+	if err := d.state.SetForwards(p.remember); err != nil {
+		d.Log.Error("the forwards' addresses cannot be remembered", "err", err)
+	}
+
+	before := d.bindings()
+	d.names.SetZone(dns.NewZone(old.names(func(f *planned) bool { return p.keeps(f) && before.any(f) })))
+	d.gateway.SetTable(gateway.NewTable(p.rows))
+	d.gateway.Apply(d.withoutTLS(p.listeners))
+	d.ports.Apply(p.specs)
+	after := d.bindings()
+	d.names.SetZone(dns.NewZone(p.names(after.any)))
+
+	d.mu.Lock()
+	d.plan = p
+	d.mu.Unlock()
+	d.noteStates(p, after)
+}
+
+func (d *Daemon) bindings() bindings {
+	return newBindings(d.ports.Bindings(), d.gateway.Bindings())
+}
+
+// withoutTLS leaves out what needs a CA, if there is none.
+func (d *Daemon) withoutTLS(ls []gateway.Listener) []gateway.Listener {
+	if d.ca != nil {
+		return ls
+	}
+	return slices.DeleteFunc(ls, func(l gateway.Listener) bool { return l.TLS })
+}
+
+func (d *Daemon) current() (*config.Config, *plan) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.config, d.plan
+}
+
+// noteStates logs transitions and wakes who waits for one; applying is held.
+func (d *Daemon) noteStates(p *plan, b bindings) {
+	now := time.Now()
+	have := make(map[string]bool)
+	for _, f := range p.forwards {
+		s := d.report(f, b)
+		have[f.name] = true
+		if was, changed := d.history.note(&s, now); changed {
+			d.Log.Info("state", "forward", f.name, "state", s.State, "was", was, "cause", s.Cause)
+		}
+	}
+	for name := range d.history {
+		if !have[name] {
+			delete(d.history, name)
+			d.meters.Forget(name)
+		}
+	}
+	d.mu.Lock()
+	close(d.changed)
+	d.changed = make(chan struct{})
+	d.mu.Unlock()
+}
+
+// report describes a forward but for Since.
+func (d *Daemon) report(f *planned, b bindings) status.Forward {
+	return f.report(b, d.clusters.Report(f.workload), d.meters.Of(f.name).Counts())
+}

@@ -1,0 +1,360 @@
+package daemon
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tunneld/tunneld/internal/config"
+	"github.com/tunneld/tunneld/internal/dns"
+	"github.com/tunneld/tunneld/internal/forward"
+	"github.com/tunneld/tunneld/internal/gateway"
+	"github.com/tunneld/tunneld/internal/kube"
+	"github.com/tunneld/tunneld/internal/nearest"
+	"github.com/tunneld/tunneld/internal/statedir"
+	"github.com/tunneld/tunneld/internal/status"
+)
+
+// A plan is what shall be in force. It follows from its inputs alone.
+type plan struct {
+	forwards []*planned
+	// workloads are what the clusters are watched for.
+	workloads []forward.Workload
+	specs     []forward.Spec
+	listeners []gateway.Listener
+	rows      []*gateway.Row
+	// remember is for the state directory.
+	remember map[string]statedir.Forward
+}
+
+// A planned is one forward of a plan.
+type planned struct {
+	name     string
+	workload forward.Workload
+	address  netip.Addr
+	// hostnames are what it answers to, the first the one to show.
+	hostnames []string
+	// wildcard is the one of them below which every name leads here too.
+	wildcard string
+	ports    []plannedPort
+	// http is the port that the gateway leads to; 0: none, or not known yet.
+	http uint16
+	// gateway says that the gateway serves the forward.
+	gateway bool
+	// problem is a local one, or a port that does not exist; State is empty
+	// if there is none.
+	problem status.Condition
+}
+
+type plannedPort struct {
+	name   string
+	number uint16
+	// spec is the port's own listener; nil where the gateway serves it.
+	spec *forward.Spec
+	// tls says that the gateway's TLS listener is the one that serves it.
+	tls bool
+}
+
+// makePlan plans. seen holds the ports of the workloads that have been seen in
+// their clusters; known is what the state directory remembers.
+func makePlan(cfg *config.Config, known map[string]statedir.Forward, seen map[forward.Workload][]kube.Port) *plan {
+	names := make([]string, len(cfg.Forwards))
+	had := make(map[string]netip.Addr, len(known))
+	for i, f := range cfg.Forwards {
+		names[i] = f.Name
+	}
+	for name, k := range known {
+		had[name] = k.Address
+	}
+	addrs := assign(names, cfg.Addresses, had)
+
+	p := &plan{remember: make(map[string]statedir.Forward)}
+	claimed := make(map[string]bool)
+	for _, f := range cfg.Forwards {
+		one := &planned{name: f.Name, workload: f.Workload, address: addrs[f.Name]}
+		p.forwards = append(p.forwards, one)
+		if one.problem = refusal(cfg, f, one.address); one.problem.State != "" {
+			continue
+		}
+		ports, sure := seen[f.Workload]
+		if !sure {
+			ports = remembered(known[f.Name].Ports)
+		}
+		p.remember[f.Name] = statedir.Forward{Address: one.address, Ports: toRemember(ports)}
+		if !slices.Contains(p.workloads, f.Workload) {
+			p.workloads = append(p.workloads, f.Workload)
+		}
+		for _, host := range hostnames(cfg.Domain, f) {
+			if !claimed[host] {
+				claimed[host] = true
+				one.hostnames = append(one.hostnames, host)
+			}
+		}
+		if name := f.Name + "." + cfg.Domain; slices.Contains(one.hostnames, name) {
+			one.wildcard = name
+		}
+		p.planPorts(cfg, f, one, ports, sure)
+	}
+	for name, k := range known {
+		if _, ok := p.remember[name]; !ok && addrs[name].IsValid() {
+			p.remember[name] = k // a forward that is refused keeps its address
+		}
+	}
+	if len(p.rows) > 0 {
+		for _, at := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
+			p.listeners = append(p.listeners, gatewayListeners(cfg.Gateway, at, "", nil)...)
+		}
+	}
+	return p
+}
+
+// refusal is why a forward must not run, if so.
+func refusal(cfg *config.Config, f config.Forward, addr netip.Addr) status.Condition {
+	pattern, denied := cfg.Contexts.Denies(f.Workload.Context)
+	switch {
+	case denied && !f.AllowProduction:
+		return status.Condition{
+			State: status.Failed,
+			Cause: fmt.Sprintf("context %s is denied by %q in contexts.deny", f.Workload.Context, pattern),
+			Hint:  "if you mean it, set allowProduction: true for this forward",
+		}
+	case !addr.IsValid():
+		return status.Condition{
+			State: status.Failed,
+			Cause: fmt.Sprintf("no address is left in %v", cfg.Addresses),
+			Hint:  "set a larger range as addresses in the configuration",
+		}
+	}
+	return status.Condition{}
+}
+
+// hostnames are the names that lead to a forward.
+func hostnames(domain string, f config.Forward) []string {
+	names := []string{f.Name + "." + domain}
+	if domain != "localhost" {
+		names = append(names, f.Name+".localhost")
+	}
+	if w := f.Workload; w.Kind == forward.Service {
+		names = append(names, w.Name+"."+w.Namespace+".svc.cluster.local")
+	}
+	return names
+}
+
+// planPorts plans the listeners of a forward. sure says that ports are what
+// the cluster says now, and not what it said once, or nothing.
+func (p *plan) planPorts(cfg *config.Config, f config.Forward, one *planned, ports []kube.Port, sure bool) {
+	chosen, missing := choose(f.Ports, ports, f.Workload.Kind)
+	if len(missing) > 0 && sure {
+		one.problem = noSuchPort(f.Workload, missing[0], ports)
+	}
+	http, found := httpPort(f.HTTP, chosen)
+	unknown := len(chosen) == 0 && !f.HTTP.Off // the gateway can say why
+	one.http, one.gateway = http, found || unknown
+	if f.HTTP.Name != "" && !found && sure {
+		one.problem = noSuchPort(f.Workload, f.HTTP.Name, ports)
+	}
+
+	var raw []uint16
+	for _, c := range chosen {
+		port := plannedPort{name: c.Name, number: c.Number}
+		switch {
+		case one.gateway && c.Number == cfg.Gateway.HTTP:
+		case one.gateway && c.Number == cfg.Gateway.HTTPS:
+			port.tls = true
+		default:
+			port.spec = &forward.Spec{
+				Name:   f.Name,
+				Listen: netip.AddrPortFrom(one.address, c.Number),
+				Target: forward.Target{Workload: f.Workload, Port: c.Number},
+				TLS:    c.tls,
+				Hold:   cfg.Hold,
+			}
+			raw = append(raw, c.Number)
+			p.specs = append(p.specs, *port.spec)
+		}
+		one.ports = append(one.ports, port)
+	}
+	if !one.gateway {
+		return
+	}
+	p.listeners = append(p.listeners, gatewayListeners(cfg.Gateway, one.address, f.Name, raw)...)
+	hosts := append(slices.Clone(one.hostnames), one.address.String())
+	if one.wildcard != "" {
+		hosts = append(hosts, "*."+one.wildcard)
+	}
+	p.rows = append(p.rows, &gateway.Row{
+		Forward:  f.Name,
+		Hosts:    hosts,
+		Scope:    one.address,
+		Backends: []gateway.Backend{{Target: forward.Target{Workload: f.Workload, Port: http}}},
+		Hold:     cfg.Hold,
+	})
+}
+
+// gatewayListeners are the gateway's listeners on one address. Where its ports
+// cannot be had, it moves up by 8000, or more, but not onto the forward's own
+// ports.
+func gatewayListeners(ports config.Gateway, at netip.Addr, name string, raw []uint16) []gateway.Listener {
+	listener := func(port uint16, tls bool) gateway.Listener {
+		l := gateway.Listener{Addr: netip.AddrPortFrom(at, port), TLS: tls, Forward: name}
+		n := 0
+		for _, up := range []uint16{8000, 18000, 28000} {
+			if port != 0 && port < 1024 && !slices.Contains(raw, port+up) {
+				l.Otherwise[n] = port + up
+				n++
+			}
+		}
+		return l
+	}
+	return []gateway.Listener{listener(ports.HTTP, false), listener(ports.HTTPS, true)}
+}
+
+// A chosenPort is one that the configuration asks for.
+type chosenPort struct {
+	kube.Port
+	tls bool
+}
+
+// choose finds the ports that the configuration names, all of them if it names
+// none. A number that is not declared is taken all the same while nothing is
+// known, and for pods, which need not declare what they listen on.
+func choose(wanted []config.Port, ports []kube.Port, kind forward.Kind) (chosen []chosenPort, missing []string) {
+	if len(wanted) == 0 {
+		for _, port := range ports {
+			chosen = append(chosen, chosenPort{Port: port})
+		}
+		return chosen, nil
+	}
+	for _, w := range wanted {
+		i := slices.IndexFunc(ports, func(p kube.Port) bool {
+			return w.Number != 0 && p.Number == w.Number || w.Number == 0 && p.Name == w.Name
+		})
+		twice := i >= 0 && slices.ContainsFunc(chosen, func(c chosenPort) bool { return c.Number == ports[i].Number })
+		switch {
+		case twice: // once by number and once by name
+		case i >= 0:
+			chosen = append(chosen, chosenPort{ports[i], w.TLS})
+		case w.Number != 0 && (len(ports) == 0 || kind != forward.Service):
+			chosen = append(chosen, chosenPort{kube.Port{Number: w.Number}, w.TLS})
+		case w.Number != 0:
+			missing = append(missing, strconv.Itoa(int(w.Number)))
+		default:
+			missing = append(missing, w.Name)
+		}
+	}
+	return chosen, missing
+}
+
+func noSuchPort(w forward.Workload, want string, ports []kube.Port) status.Condition {
+	var have, names []string
+	for _, p := range ports {
+		text := strconv.Itoa(int(p.Number))
+		if p.Name != "" {
+			text += " (" + p.Name + ")"
+			names = append(names, p.Name)
+		}
+		have = append(have, text)
+	}
+	c := status.Condition{
+		State: status.NotFound,
+		Cause: fmt.Sprintf("%s has no TCP port %s", w.Ref(), want),
+		Hint:  "it has " + strings.Join(have, ", "),
+	}
+	if near := nearest.To(want, names, 1); len(near) > 0 {
+		c.Hint = "did you mean " + near[0] + "?"
+	}
+	return c
+}
+
+// httpPort is the port that the gateway leads to: the configured one, or what
+// looks most like HTTP by its appProtocol, else its name, else its number.
+func httpPort(want config.HTTP, ports []chosenPort) (uint16, bool) {
+	if want.Off {
+		return 0, false
+	}
+	if want.Number != 0 {
+		return want.Number, true
+	}
+	for _, looksRight := range []func(kube.Port) bool{
+		func(p kube.Port) bool { return want.Name != "" && p.Name == want.Name },
+		func(p kube.Port) bool { return want.Name == "" && httpProtocol(p.AppProtocol) },
+		func(p kube.Port) bool { return want.Name == "" && p.AppProtocol == "" && httpName(p.Name) },
+		func(p kube.Port) bool {
+			return want.Name == "" && p.AppProtocol == "" && p.Name == "" && httpNumber(p.Number)
+		},
+	} {
+		for _, p := range ports {
+			if !p.tls && looksRight(p.Port) {
+				return p.Number, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// httpProtocol knows the values of appProtocol (KEP-3726 and IANA) for HTTP/1
+// without TLS.
+func httpProtocol(p string) bool {
+	return p == "http" || p == "kubernetes.io/ws"
+}
+
+// httpName knows the customary names of ports, with the suffixes that Istio
+// brought into use ("http-admin").
+func httpName(name string) bool {
+	first, _, _ := strings.Cut(name, "-")
+	return first == "http" || first == "web" || strings.HasSuffix(name, "-http")
+}
+
+// httpNumber knows the ports that web servers and frameworks come with.
+func httpNumber(n uint16) bool {
+	return slices.Contains([]uint16{80, 3000, 5000, 8000, 8008, 8080, 8081, 8888}, n)
+}
+
+func remembered(ports []statedir.Port) []kube.Port {
+	var out []kube.Port
+	for _, p := range ports {
+		out = append(out, kube.Port(p))
+	}
+	return out
+}
+
+func toRemember(ports []kube.Port) []statedir.Port {
+	var out []statedir.Port
+	for _, p := range ports {
+		out = append(out, statedir.Port(p))
+	}
+	return out
+}
+
+// names are the zone's names of the forwards that bound reports true for: a
+// name must not lead to an address where nothing listens.
+func (p *plan) names(bound func(*planned) bool) []dns.Name {
+	var names []dns.Name
+	for _, f := range p.forwards {
+		if !bound(f) {
+			continue
+		}
+		for _, host := range f.hostnames {
+			names = append(names, dns.Name{Name: host, Addrs: []netip.Addr{f.address}, Wildcard: host == f.wildcard})
+		}
+	}
+	return names
+}
+
+// serves reports whether a name leads to the forward of that name.
+func (p *plan) serves(name, host string) bool {
+	return slices.ContainsFunc(p.forwards, func(f *planned) bool {
+		return f.name == name && (slices.Contains(f.hostnames, host) ||
+			f.wildcard != "" && strings.HasSuffix(host, "."+f.wildcard))
+	})
+}
+
+// keeps reports whether the plan has the forward at the same address and under
+// the same names.
+func (p *plan) keeps(f *planned) bool {
+	return slices.ContainsFunc(p.forwards, func(g *planned) bool {
+		return g.name == f.name && g.address == f.address && slices.Equal(g.hostnames, f.hostnames)
+	})
+}
