@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"iter"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,7 +57,7 @@ func (d *Daemon) status() status.Status {
 	b, now := d.bindings(), time.Now()
 	for _, f := range p.forwards {
 		r := d.report(f, b)
-		d.history.note(&r, now)
+		d.note(&r, now)
 		s.Forwards = append(s.Forwards, r)
 	}
 	s.DNS.Names = d.names.Zone().Len()
@@ -65,6 +66,8 @@ func (d *Daemon) status() status.Status {
 		s.DNS.Error = d.namesErr.Error()
 	default:
 		s.DNS.Listen = d.namesAt.String()
+		s.DNS.Hint = fmt.Sprintf("nothing makes this system ask %v for these names: "+
+			"browsers resolve the .localhost URLs by themselves, and curl takes --resolve NAME:PORT:ADDRESS", d.namesAt)
 	}
 	if want := cfg.DNS.Listen; want.Port() != 0 && want != d.namesAt {
 		s.DNS.Wanted = want.String()
@@ -142,8 +145,9 @@ func (d *Daemon) add(ctx context.Context, req localapi.AddRequest) (localapi.Add
 		if err := d.readConfig(); err != nil {
 			return localapi.AddResponse{}, err
 		}
-		d.apply()
 	}
+	d.clusters.Reload() // the kubeconfig may have been mended for this
+	d.apply()
 	s, _, err := d.one(f.Name)
 	return localapi.AddResponse{Added: i < 0, Forward: s, Note: note}, err
 }
@@ -158,7 +162,8 @@ func (d *Daemon) resolve(ctx context.Context, req localapi.AddRequest) (config.F
 		Kubeconfig: req.Kubeconfig, Context: req.Context, Namespace: req.Namespace,
 		Kind: kind, Name: name, Ports: slices.Clone(req.Ports),
 	}
-	if q.Kubeconfig == kube.DefaultKubeconfig() {
+	// What the daemon's own $KUBECONFIG says may be different next time.
+	if q.Kubeconfig == kube.DefaultKubeconfig() && os.Getenv("KUBECONFIG") == "" {
 		q.Kubeconfig = ""
 	}
 	f := config.Forward{Name: req.Name, AllowProduction: req.AllowProduction}
@@ -323,7 +328,7 @@ func (d *Daemon) rootPEM() []byte {
 func (d *Daemon) logs(ctx context.Context, name string, n int, follow bool) iter.Seq[status.LogRecord] {
 	match := func(r status.LogRecord) bool { return name == "" || r.Forward == name }
 	if follow {
-		return d.Logs.Follow(ctx, n, match)
+		return d.records.Follow(ctx, n, match)
 	}
-	return slices.Values(d.Logs.Last(n, match))
+	return slices.Values(d.records.Last(n, match))
 }

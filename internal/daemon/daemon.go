@@ -42,14 +42,14 @@ type Daemon struct {
 	// defaults of config, statedir and localapi.
 	ConfigPath, StateDir, Socket string
 	Version                      status.Version
-	Log                          *slog.Logger  // nil: none
-	Logs                         *logring.Ring // what the log API shows; nil: nothing
+	Log                          *slog.Logger // nil: none
 	// Timing is how closely the clusters are watched.
 	Timing kube.Timing
 	// Started, if set, is called once the first plan is in force and the
 	// control socket answers.
 	Started func()
 
+	records  logring.Ring
 	state    *statedir.Dir
 	ca       *localtls.CA
 	caErr    error
@@ -82,9 +82,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	if d.Logs == nil {
-		d.Logs = new(logring.Ring)
-	}
+	d.Log = slog.New(d.records.Handler(d.Log.Handler())) // the log API shows all of it
 	if err := d.paths(); err != nil {
 		return err
 	}
@@ -327,9 +325,7 @@ func (d *Daemon) noteStates(p *plan, b bindings) {
 	for _, f := range p.forwards {
 		s := d.report(f, b)
 		have[f.name] = true
-		if was, changed := d.history.note(&s, now); changed {
-			d.Log.Info("state", "forward", f.name, "state", s.State, "was", was, "cause", s.Cause)
-		}
+		d.note(&s, now)
 	}
 	for name := range d.history {
 		if !have[name] {
@@ -341,6 +337,14 @@ func (d *Daemon) noteStates(p *plan, b bindings) {
 	close(d.changed)
 	d.changed = make(chan struct{})
 	d.mu.Unlock()
+}
+
+// note fills in since when a forward has its state, and logs a new one;
+// applying is held.
+func (d *Daemon) note(s *status.Forward, now time.Time) {
+	if was, changed := d.history.note(s, now); changed {
+		d.Log.Info("state", "forward", s.Name, "state", s.State, "was", was, "cause", s.Cause)
+	}
 }
 
 // report describes a forward but for Since.

@@ -43,6 +43,8 @@ type planned struct {
 	http uint16
 	// gateway says that the gateway serves the forward.
 	gateway bool
+	// sure says that the ports are those that the cluster says.
+	sure bool
 	// problem is a local one, or a port that does not exist; State is empty
 	// if there is none.
 	problem status.Condition
@@ -151,7 +153,7 @@ func (p *plan) planPorts(cfg *config.Config, f config.Forward, one *planned, por
 	}
 	http, found := httpPort(f.HTTP, chosen)
 	unknown := len(chosen) == 0 && !f.HTTP.Off // the gateway can say why
-	one.http, one.gateway = http, found || unknown
+	one.http, one.gateway, one.sure = http, found || unknown, sure
 	if f.HTTP.Name != "" && !found && sure {
 		one.problem = noSuchPort(f.Workload, f.HTTP.Name, ports)
 	}

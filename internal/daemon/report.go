@@ -110,13 +110,16 @@ func (f *planned) report(b bindings, cluster kube.Report, counts forward.Counts)
 		}
 		s.Ports = append(s.Ports, port)
 	}
-	s.Condition = f.condition(cluster.Condition, wanted, unbound)
+	s.Condition = f.condition(cluster, wanted, unbound)
 	return s
 }
 
 // condition is the first of the states that hold.
-func (f *planned) condition(cluster status.Condition, wanted int, unbound []string) status.Condition {
-	all := []status.Condition{f.problem, cluster}
+func (f *planned) condition(cluster kube.Report, wanted int, unbound []string) status.Condition {
+	all := []status.Condition{f.problem, cluster.Condition}
+	if !f.sure && len(cluster.Ports) > 0 {
+		all = append(all, status.Condition{State: status.Connecting, Cause: "its ports have just become known"})
+	}
 	switch {
 	case len(unbound) > 0 && len(unbound) == wanted:
 		all = append(all, status.Condition{

@@ -139,6 +139,11 @@ func (i innermost) WrappedRoundTripper() http.RoundTripper { return i.next }
 
 // statusCode is the HTTP status in an error, or 0.
 func statusCode(err error) int {
+	// The error of a refused upgrade does not unwrap to what was said.
+	var upgrade *httpstream.UpgradeFailureError
+	if errors.As(err, &upgrade) {
+		err = upgrade.Cause
+	}
 	var status apierrors.APIStatus
 	if errors.As(err, &status) {
 		return int(status.Status().Code)

@@ -13,8 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/client-go/rest"
-
 	"github.com/tunneld/tunneld/internal/forward"
 	"github.com/tunneld/tunneld/internal/portforward"
 	"github.com/tunneld/tunneld/internal/status"
@@ -72,9 +70,12 @@ type cluster struct {
 	log     *slog.Logger
 	changed func()
 	timing  Timing
+	// outdated asks for a reload, because the kubeconfig says something new. It
+	// does not block.
+	outdated func()
 
-	config *rest.Config // nil: it cannot be used, and err says why
-	err    *forward.Error
+	err    *forward.Error // why the context cannot be used; nil if it can
+	said   entries        // of the kubeconfig
 	link   *link
 	client *client
 	pool   *portforward.Pool
@@ -94,11 +95,12 @@ type cluster struct {
 
 // newCluster starts following the cluster. Its problems, a missing context
 // among them, are told by what it reports.
-func newCluster(id ID, userAgent string, timing Timing, log *slog.Logger, changed func()) *cluster {
+func newCluster(id ID, userAgent string, timing Timing, log *slog.Logger, changed, outdated func()) *cluster {
 	c := &cluster{
 		id:         id,
 		log:        log.With("context", id.Context),
 		changed:    changed,
+		outdated:   outdated,
 		timing:     timing.withDefaults(),
 		poked:      make(chan struct{}, 1),
 		hurried:    make(chan struct{}, 1),
@@ -108,10 +110,11 @@ func newCluster(id ID, userAgent string, timing Timing, log *slog.Logger, change
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	c.stop = stop
-	config, _, err := clientConfig(id)
+	to, err := readAccess(id)
 	if err == nil {
-		c.link = &link{host: config.Host, context: id.Context, changed: c.notify}
-		c.client, err = newClient(config, userAgent, c.link)
+		c.said = to.said
+		c.link = &link{host: to.rest.Host, context: id.Context, changed: c.notify}
+		c.client, err = newClient(to.rest, userAgent, c.link)
 	}
 	if err != nil {
 		if !errors.As(err, &c.err) {
@@ -121,7 +124,6 @@ func newCluster(id ID, userAgent string, timing Timing, log *slog.Logger, change
 		}
 		return c
 	}
-	c.config = config
 	c.pool = &portforward.Pool{
 		Dial:         c.client.upgrade.Dial,
 		IdleTimeout:  c.timing.InUse,
@@ -137,11 +139,8 @@ func newCluster(id ID, userAgent string, timing Timing, log *slog.Logger, change
 
 // sameAs reports whether the kubeconfig now says what it said when c was made.
 func (c *cluster) sameAs() bool {
-	config, _, err := clientConfig(c.id)
-	if err != nil || c.config == nil {
-		return false
-	}
-	return reflect.DeepEqual(config, c.config)
+	to, err := readAccess(c.id)
+	return err == nil && c.err == nil && reflect.DeepEqual(to.said, c.said)
 }
 
 // close ends every connection and waits.
@@ -230,6 +229,9 @@ func (c *cluster) run(ctx context.Context) {
 			c.check(ctx)
 			tried = time.Now()
 			retry = c.nextRetry(retry)
+			if !c.link.up() && !c.sameAs() {
+				c.outdated() // somebody has logged in, or made the cluster anew
+			}
 			continue
 		}
 		retry = 0
@@ -361,15 +363,19 @@ func (c *cluster) prove(ctx context.Context) {
 			continue
 		}
 		busy := true
-		c.count(w, func(u *use) { busy, u.probing = u.probing, true })
+		c.count(w, func(u *use) {
+			if busy = u.probing || time.Since(u.probed) < c.timing.Retry; !busy {
+				u.probing, u.probed = true, time.Now()
+			}
+		})
 		if busy {
 			continue
 		}
 		c.running.Go(func() {
 			defer c.count(w, func(u *use) { u.probing = false })
-			for _, e := range suspects {
-				if err := c.probePod(ctx, e); err != nil {
-					c.log.Debug("probe", "pod", e.Pod, "err", err)
+			for _, b := range suspects {
+				if err := c.probePod(ctx, w, b); err != nil {
+					c.log.Debug("probe", "pod", b.pod, "err", err)
 				}
 			}
 			if len(suspects) == 0 {
@@ -446,11 +452,14 @@ func (c *cluster) report(w forward.Workload) Report {
 	c.mu.Unlock()
 
 	f.cluster = c.link.condition()
+	if f.cluster.State == status.Offline {
+		f.refusal = nil // who is not there refuses nothing
+	}
 	if n != nil {
 		f.complete = true
 		for _, m := range n.needs(w) {
 			f.complete = f.complete && m.complete()
-			if err := m.refusal(); err != nil {
+			if err := m.refusal(); err != nil && f.cluster.State != status.Offline {
 				f.refusal = err
 			}
 		}
@@ -527,7 +536,7 @@ func (c *cluster) await(ctx context.Context, t forward.Target) (forward.Endpoint
 			}
 			again = later
 		}
-		if cond := c.report(t.Workload).Condition; ctx.Err() != nil || hopeless(cond.State) {
+		if cond := c.report(t.Workload).Condition; ctx.Err() != nil || hopeless(cond.State) || c.view(t.Workload).obstacle != "" {
 			return forward.Endpoint{}, &forward.Error{Kind: forward.ErrUnavailable, Condition: cond, Err: ctx.Err()}
 		}
 		until(ctx, next, again)

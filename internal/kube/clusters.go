@@ -26,9 +26,12 @@ type Clusters struct {
 	// applying makes Use and Reload one at a time.
 	applying sync.Mutex
 
-	mu       sync.Mutex // guards the following
-	clusters map[ID]*cluster
-	closed   bool
+	mu        sync.Mutex // guards the following
+	clusters  map[ID]*cluster
+	closed    bool
+	reloading bool // a reload is about to begin
+
+	running sync.WaitGroup // what reloadSoon starts
 }
 
 // A Report is what is known about one workload.
@@ -116,7 +119,7 @@ func (cs *Clusters) Reload() {
 	cs.applying.Lock()
 	defer cs.applying.Unlock()
 	made := make(map[ID]*cluster)
-	for _, c := range cs.all() {
+	for _, c := range cs.all() { // none after Close
 		if c.sameAs() {
 			c.hurry()
 			continue
@@ -134,6 +137,23 @@ func (cs *Clusters) Reload() {
 	}
 }
 
+// reloadSoon reloads in the background. A cluster asks for it, which Reload may
+// have to wait for.
+func (cs *Clusters) reloadSoon() {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if cs.closed || cs.reloading {
+		return
+	}
+	cs.reloading = true
+	cs.running.Go(func() {
+		cs.mu.Lock()
+		cs.reloading = false
+		cs.mu.Unlock()
+		cs.Reload()
+	})
+}
+
 func (cs *Clusters) newCluster(id ID) *cluster {
 	log := cs.Log
 	if log == nil {
@@ -143,7 +163,7 @@ func (cs *Clusters) newCluster(id ID) *cluster {
 	if changed == nil {
 		changed = func() {}
 	}
-	return newCluster(id, cs.UserAgent, cs.Timing, log, changed)
+	return newCluster(id, cs.UserAgent, cs.Timing, log, changed, cs.reloadSoon)
 }
 
 func (cs *Clusters) cluster(id ID) *cluster {
@@ -238,6 +258,7 @@ func (cs *Clusters) Close() error {
 	all := cs.clusters
 	cs.clusters = nil
 	cs.mu.Unlock()
+	cs.running.Wait()
 	for _, c := range all {
 		c.close()
 	}

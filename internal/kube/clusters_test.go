@@ -418,8 +418,9 @@ func TestExpiredToken(t *testing.T) {
 	echo(t, c) // what is open stays open
 	h.IssueToken(demo.DefaultUser)
 	h.writeKubeconfig(t)
-	h.Reload()
-	h.await(t, target.Workload, status.Idle)
+	h.await(t, target.Workload, status.Idle) // the new token is found
+	_, c = h.open(t, target)
+	echo(t, c)
 }
 
 func TestAPIServerRestart(t *testing.T) {

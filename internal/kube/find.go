@@ -56,18 +56,18 @@ func (cs *Clusters) Find(ctx context.Context, q Query) (Found, error) {
 		q.Context = raw.CurrentContext
 	}
 	id := ID{q.Kubeconfig, q.Context}
-	config, namespace, err := clientConfig(id)
+	to, err := readAccess(id)
 	if err != nil {
 		return Found{}, err
 	}
-	l := &link{host: config.Host, context: id.Context, changed: func() {}}
-	k, err := newClient(config, cs.UserAgent, l)
+	l := &link{host: to.rest.Host, context: id.Context, changed: func() {}}
+	k, err := newClient(to.rest, cs.UserAgent, l)
 	if err != nil {
 		return Found{}, configError(status.Failed, fmt.Sprintf("context %s cannot be used: %v", id.Context, err), "", err)
 	}
 	defer k.close()
 
-	f := finder{client: k, query: q, home: namespace}
+	f := finder{client: k, query: q, home: to.namespace}
 	found, err := f.find(ctx)
 	var stop *forward.Error
 	if err == nil || errors.As(err, &stop) {
@@ -77,7 +77,7 @@ func (cs *Clusters) Find(ctx context.Context, q Query) (Found, error) {
 	// say.
 	w := forward.Workload{Kubeconfig: q.Kubeconfig, Context: q.Context, Namespace: q.Namespace, Kind: q.Kind, Name: q.Name}
 	if w.Namespace == "" {
-		w.Namespace = namespace
+		w.Namespace = to.namespace
 	}
 	return Found{Workload: w, Note: fmt.Sprintf("not verified: %v", err)}, nil
 }

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -61,28 +62,42 @@ func loadKubeconfig(list string) (*api.Config, error) {
 	return raw, nil
 }
 
-// clientConfig returns how to reach the cluster, and the context's namespace.
-func clientConfig(id ID) (*rest.Config, string, error) {
+// An access is what the kubeconfig says about one context.
+type access struct {
+	rest *rest.Config
+	// namespace is the context's, or else default.
+	namespace string
+	// said is the entries as they stand in the file, to tell whether they have
+	// changed: a rest.Config cannot be compared, since it may hold functions.
+	said entries
+}
+
+type entries struct {
+	context *api.Context
+	cluster *api.Cluster
+	user    *api.AuthInfo
+}
+
+// readAccess reads what the kubeconfig says about a context. Its error is a
+// *forward.Error.
+func readAccess(id ID) (access, error) {
 	raw, err := loadKubeconfig(id.Kubeconfig)
 	if err != nil {
-		return nil, "", err
+		return access{}, err
 	}
-	if raw.Contexts[id.Context] == nil {
-		return nil, "", noSuchContext(raw, id)
+	context := raw.Contexts[id.Context]
+	if context == nil {
+		return access{}, noSuchContext(raw, id)
 	}
+	said := entries{context.DeepCopy(), raw.Clusters[context.Cluster].DeepCopy(), raw.AuthInfos[context.AuthInfo].DeepCopy()}
 	overrides := &clientcmd.ConfigOverrides{CurrentContext: id.Context}
-	loader := clientcmd.NewNonInteractiveClientConfig(*raw, id.Context, overrides, nil)
-	config, err := loader.ClientConfig()
+	config, err := clientcmd.NewNonInteractiveClientConfig(*raw, id.Context, overrides, nil).ClientConfig()
 	if err != nil {
-		return nil, "", configError(status.Failed,
+		return access{}, configError(status.Failed,
 			fmt.Sprintf("context %s cannot be used: %v", id.Context, err),
 			"kubectl config view --minify --context "+id.Context, err)
 	}
-	namespace := raw.Contexts[id.Context].Namespace
-	if namespace == "" {
-		namespace = "default"
-	}
-	return config, namespace, nil
+	return access{rest: config, namespace: cmp.Or(context.Namespace, "default"), said: said}, nil
 }
 
 func noSuchContext(raw *api.Config, id ID) error {

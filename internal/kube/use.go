@@ -25,6 +25,7 @@ type use struct {
 	active  int       // connections
 	opening int       // opens and probes under way
 	probing bool
+	probed  time.Time // when the last probe began
 	denied  error // the API server said 403 to the last upgrade
 	// turns tells which pod has had the last turn, to break ties.
 	turns map[string]uint64
@@ -76,25 +77,36 @@ func (u *use) fault(v view, inUse bool) string {
 // key tells a pod from its namesake.
 func (b backend) key() string { return b.pod + "/" + b.uid }
 
-// pick chooses the pod for a connection to t: a ready one before one that only
-// serves, the one with the fewest leases, then the one whose turn is longest
-// ago. Pods whose last open failed are left out for a while; if there are no
-// others, again says when to ask again. Port 0 is any port: for a probe.
+// pick chooses the pod for a connection to t.
 func (c *cluster) pick(t forward.Target) (e forward.Endpoint, again time.Time, ok bool) {
 	v := c.view(t.Workload)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	u := c.uses[t.Workload]
-	if u == nil {
+	carrying := slices.DeleteFunc(v.backends, func(b backend) bool {
+		_, carries := b.port(t.Port)
+		return !carries
+	})
+	b, again, ok := c.choose(t.Workload, carrying)
+	if !ok {
 		return e, again, false
 	}
+	port, _ := b.port(t.Port)
+	return forward.Endpoint{Target: t, Pod: b.pod, UID: b.uid, Port: port}, again, true
+}
+
+// choose chooses a pod: a ready one before one that only serves, the one with
+// the fewest leases, then the one whose turn is longest ago. Pods whose last
+// open failed are left out for a while; if there are no others, again says when
+// to ask again.
+func (c *cluster) choose(w forward.Workload, backends []backend) (best backend, again time.Time, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	u := c.uses[w]
+	if u == nil {
+		return best, again, false
+	}
 	now := time.Now()
-	var best backend
-	var bestPort uint16
 	var bestLeases int
-	for _, b := range v.backends {
-		port, carries := b.port(t.Port)
-		if !carries && t.Port != 0 || !b.ready && !b.serving {
+	for _, b := range backends {
+		if !b.ready && !b.serving {
 			continue
 		}
 		if f, failing := u.failing[b.key()]; failing && now.Before(f.until) {
@@ -103,21 +115,20 @@ func (c *cluster) pick(t forward.Target) (e forward.Endpoint, again time.Time, o
 			}
 			continue
 		}
-		leases := c.pool.Usage(podOf(t.Workload, b)).Leases
+		leases := c.pool.Usage(podOf(w, b)).Leases
 		better := !ok ||
 			b.ready && !best.ready ||
 			b.ready == best.ready && (leases < bestLeases ||
 				leases == bestLeases && u.turns[b.key()] < u.turns[best.key()])
 		if better {
-			best, bestPort, bestLeases, ok = b, port, leases, true
+			best, bestLeases, ok = b, leases, true
 		}
 	}
-	if !ok {
-		return e, again, false
+	if ok {
+		c.turn++
+		u.turns[best.key()] = c.turn
 	}
-	c.turn++
-	u.turns[best.key()] = c.turn
-	return forward.Endpoint{Target: t, Pod: best.pod, UID: best.uid, Port: bestPort}, again, true
+	return best, again, ok
 }
 
 func podOf(w forward.Workload, b backend) portforward.Pod {
@@ -135,14 +146,14 @@ func (c *cluster) touch(w forward.Workload) {
 }
 
 // opened notes the outcome of an open or a probe.
-func (c *cluster) opened(e forward.Endpoint, err error) {
+func (c *cluster) opened(w forward.Workload, b backend, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	u := c.uses[e.Target.Workload]
+	u := c.uses[w]
 	if u == nil {
 		return
 	}
-	key := backend{pod: e.Pod, uid: e.UID}.key()
+	key := b.key()
 	switch {
 	case err == nil:
 		u.denied = nil
@@ -158,7 +169,7 @@ func (c *cluster) opened(e forward.Endpoint, err error) {
 		f.until = time.Now().Add(wait - rand.N(wait/4))
 		f.tries = min(f.tries+1, 8)
 		if !errors.Is(err, portforward.ErrPodGone) {
-			f.cause = fmt.Sprintf("pod %s cannot be reached: %v", e.Pod, err)
+			f.cause = fmt.Sprintf("pod %s cannot be reached: %v", b.pod, err)
 		}
 		u.failing[key] = f
 	}
@@ -176,9 +187,10 @@ func (c *cluster) dial(ctx context.Context, e forward.Endpoint) (forward.Conn, e
 	u.opening++
 	c.mu.Unlock()
 
-	lease, err := c.pool.Open(ctx, portforward.Pod{Namespace: w.Namespace, Name: e.Pod, UID: e.UID}, e.Port)
+	b := backend{pod: e.Pod, uid: e.UID}
+	lease, err := c.pool.Open(ctx, podOf(w, b), e.Port)
 
-	c.opened(e, err)
+	c.opened(w, b, err)
 	c.mu.Lock()
 	u.opening--
 	if err == nil {
@@ -198,21 +210,20 @@ func (c *cluster) dial(ctx context.Context, e forward.Endpoint) (forward.Conn, e
 
 // probe proves that some pod of the workload can be reached.
 func (c *cluster) probe(ctx context.Context, w forward.Workload) error {
-	e, _, ok := c.pick(forward.Target{Workload: w})
+	b, _, ok := c.choose(w, c.view(w).backends)
 	if !ok {
 		return &forward.Error{Kind: forward.ErrUnavailable, Condition: c.report(w).Condition}
 	}
-	return c.probePod(ctx, e)
+	return c.probePod(ctx, w, b)
 }
 
 // probePod proves that a pod can be reached.
-func (c *cluster) probePod(ctx context.Context, e forward.Endpoint) error {
-	w := e.Target.Workload
+func (c *cluster) probePod(ctx context.Context, w forward.Workload, b backend) error {
 	c.count(w, func(u *use) { u.opening++ })
 	limited, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	err := c.pool.Probe(limited, portforward.Pod{Namespace: w.Namespace, Name: e.Pod, UID: e.UID})
-	c.opened(e, err)
+	err := c.pool.Probe(limited, podOf(w, b))
+	c.opened(w, b, err)
 	c.count(w, func(u *use) { u.opening-- })
 	c.notify()
 	return err
@@ -220,7 +231,7 @@ func (c *cluster) probePod(ctx context.Context, e forward.Endpoint) error {
 
 // suspects are the pods to which the last open failed, and whose turn to be
 // tried again has come. What is known of pods that are gone is forgotten.
-func (c *cluster) suspects(w forward.Workload, v view) []forward.Endpoint {
+func (c *cluster) suspects(w forward.Workload, v view) []backend {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	u := c.uses[w]
@@ -228,17 +239,17 @@ func (c *cluster) suspects(w forward.Workload, v view) []forward.Endpoint {
 		return nil
 	}
 	there := make(map[string]bool)
-	var es []forward.Endpoint
+	var suspects []backend
 	for _, b := range v.backends {
 		there[b.key()] = true
 		if f, ok := u.failing[b.key()]; ok && (b.ready || b.serving) && time.Now().After(f.until) {
-			es = append(es, forward.Endpoint{Target: forward.Target{Workload: w}, Pod: b.pod, UID: b.uid})
+			suspects = append(suspects, b)
 		}
 	}
 	gone := func(key string, _ failure) bool { return !there[key] }
 	maps.DeleteFunc(u.failing, gone)
 	maps.DeleteFunc(u.turns, func(key string, _ uint64) bool { return !there[key] })
-	return es
+	return suspects
 }
 
 // count changes the use of a workload, if it is still configured.
@@ -329,12 +340,13 @@ func (c *conn) explain(err error) error {
 		return err
 	}
 	e := c.endpoint
+	b := backend{pod: e.Pod, uid: e.UID}
 	if errors.Is(err, portforward.ErrPodGone) {
-		c.cluster.opened(e, err)
+		c.cluster.opened(e.Target.Workload, b, err)
 		c.cluster.notify()
 		return &forward.Error{Kind: forward.ErrNotDelivered, Err: err}
 	}
-	f := failure{pod: backend{pod: e.Pod, uid: e.UID}.key()}
+	f := failure{pod: b.key()}
 	kind := forward.ErrUnavailable
 	if errors.Is(err, portforward.ErrRefused) {
 		kind = forward.ErrRefused

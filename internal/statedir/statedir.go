@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/tunneld/tunneld/internal/atomicfile"
@@ -140,25 +141,17 @@ func (d *Dir) Forwards() map[string]Forward {
 func (d *Dir) SetForwards(forwards map[string]Forward) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	was, err := encode(d.forwards)
-	if err != nil {
-		return err
-	}
-	now, err := encode(forwards)
-	if err != nil {
-		return err
-	}
-	if string(was) == string(now) {
+	same := func(a, b Forward) bool { return a.Address == b.Address && slices.Equal(a.Ports, b.Ports) }
+	if maps.EqualFunc(d.forwards, forwards, same) {
 		return nil
 	}
-	if err := atomicfile.Write(d.filename(), now, 0o600); err != nil {
+	data, err := json.MarshalIndent(file{Version: version, Forwards: forwards}, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := atomicfile.Write(d.filename(), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write the state directory: %w", err)
 	}
 	d.forwards = maps.Clone(forwards)
 	return nil
-}
-
-func encode(forwards map[string]Forward) ([]byte, error) {
-	data, err := json.MarshalIndent(file{Version: version, Forwards: forwards}, "", "  ")
-	return append(data, '\n'), err
 }

@@ -159,6 +159,8 @@ type DNS struct {
 	Error  string `json:"error,omitempty"`
 	// Names counts the names it is authoritative for.
 	Names int `json:"names"`
+	// Hint says how to use names that this system does not ask for here.
+	Hint string `json:"hint,omitempty"`
 }
 
 // TLS tells about the local certificate authority.
