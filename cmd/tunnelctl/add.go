@@ -1,0 +1,131 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tunneld/tunneld/internal/localapi"
+	"github.com/tunneld/tunneld/internal/status"
+)
+
+// settle is how long "add" looks for the state that a new forward comes to,
+// where it is not told to wait.
+const settle = 2 * time.Second
+
+func newAdd(ui *ui, client *localapi.Client) *cobra.Command {
+	var req localapi.AddRequest
+	var wait bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "add SERVICE",
+		Short: "Forward a Service, for good",
+		Long: `Forward a Service, or deployment/NAME, statefulset/NAME or pod/NAME, under a name
+and an address of its own, until it is removed.
+
+Without -n it is looked for in the context's namespace, and then in all others.
+Adding the same forward again changes nothing.`,
+		Example: `  tunnelctl add task-api
+  tunnelctl add postgres -n billing --context staging --port 5432
+  tunnelctl add deployment/web --name shop --wait`,
+		Args: usageArgs(cobra.ExactArgs(1)),
+	}
+	format := output(cmd, "json")
+	flags := cmd.Flags()
+	flags.StringVarP(&req.Namespace, "namespace", "n", "", "namespace of the target")
+	flags.StringVar(&req.Context, "context", "", "context of the kubeconfig (default the current one)")
+	flags.StringVar(&req.Name, "name", "", "name of the forward (default that of the target)")
+	flags.StringSliceVar(&req.Ports, "port", nil, "port to forward, by number or name; may be repeated (default all TCP ports)")
+	flags.StringVar(&req.HTTP, "http", "", "port that the http and https URLs lead to, or \"none\" (default found from the Service)")
+	flags.BoolVar(&req.AllowProduction, "allow-production", false, "allow a context that contexts.deny forbids")
+	flags.BoolVar(&wait, "wait", false, "wait until the forward is ready")
+	flags.DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		req.Target = args[0]
+		req.Kubeconfig = kubeconfig()
+		answer, err := client.Add(cmd.Context(), req)
+		if err != nil {
+			return err
+		}
+		limit := settle
+		if wait {
+			limit = timeout
+		}
+		f, err := client.Wait(cmd.Context(), answer.Forward.Name, limit)
+		if err != nil {
+			return err
+		}
+		answer.Forward = f
+		all, err := client.Status(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if *format == "json" {
+			if err := ui.json(answer); err != nil {
+				return err
+			}
+		} else {
+			ui.added(answer, all.DNS.Hint)
+		}
+		if wait {
+			return notReady(f, timeout)
+		}
+		return nil
+	}
+	return cmd
+}
+
+func (u *ui) added(a localapi.AddResponse, namesHint string) {
+	u.forward(a.Forward)
+	if a.Note != "" {
+		fmt.Fprintf(u.out, "  note: %s\n", a.Note)
+	}
+	if !a.Added {
+		fmt.Fprintln(u.out, "  note: it was there already; nothing was changed")
+	}
+	fmt.Fprintln(u.out, devOnly)
+	if namesHint != "" {
+		u.hint(namesHint)
+	}
+}
+
+// notReady is the error of a wait that ended without success.
+func notReady(f status.Forward, timeout time.Duration) error {
+	if f.State == status.Ready || f.State == status.Degraded {
+		return nil
+	}
+	message := fmt.Sprintf("%s is %s", f.Name, f.State)
+	if f.State != status.Failed {
+		message = fmt.Sprintf("%s is not ready after %v: it is %s", f.Name, timeout, f.State)
+	}
+	if f.Cause != "" {
+		message += ": " + f.Cause
+	}
+	return &localapi.Error{Message: message, Hint: f.Hint}
+}
+
+// kubeconfig is what the shell says about where the kubeconfig is, with
+// absolute paths: the service has neither the shell's variables nor its
+// directory. It is empty where the shell says nothing.
+func kubeconfig() string {
+	var paths []string
+	for _, p := range filepath.SplitList(os.Getenv("KUBECONFIG")) {
+		if p == "" {
+			continue
+		}
+		if abs, err := filepath.Abs(p); err == nil {
+			p = abs
+		}
+		paths = append(paths, p)
+	}
+	if len(paths) == 0 {
+		if home, err := os.UserHomeDir(); err == nil {
+			paths = append(paths, filepath.Join(home, ".kube", "config"))
+		}
+	}
+	return strings.Join(paths, string(filepath.ListSeparator))
+}

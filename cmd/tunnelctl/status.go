@@ -1,0 +1,150 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tunneld/tunneld/internal/localapi"
+	"github.com/tunneld/tunneld/internal/status"
+)
+
+func newStatus(ui *ui, client *localapi.Client) *cobra.Command {
+	var wait bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "status [NAME...]",
+		Short: "Show how the forwards are doing, and why",
+		Args:  usageArgs(cobra.ArbitraryArgs),
+	}
+	format := output(cmd, "json")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the forwards are ready")
+	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait")
+	cmd.RunE = func(cmd *cobra.Command, names []string) error {
+		s, err := client.Status(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if s.Forwards, err = only(s.Forwards, names); err != nil {
+			return err
+		}
+		var late error
+		if wait {
+			deadline := time.Now().Add(timeout)
+			for i, f := range s.Forwards {
+				now, err := client.Wait(cmd.Context(), f.Name, max(time.Until(deadline), time.Millisecond))
+				if err != nil {
+					return err
+				}
+				s.Forwards[i] = now
+				late = errors.Join(late, notReady(now, timeout))
+			}
+		}
+		if *format == "json" {
+			err = ui.json(s)
+		} else {
+			ui.status(s, len(names) > 0)
+		}
+		return errors.Join(err, late)
+	}
+	return cmd
+}
+
+// only picks the forwards that are named; all if none is.
+func only(forwards []status.Forward, names []string) ([]status.Forward, error) {
+	if len(names) == 0 {
+		return forwards, nil
+	}
+	byName := make(map[string]status.Forward)
+	for _, f := range forwards {
+		byName[f.Name] = f
+	}
+	var picked []status.Forward
+	for _, name := range names {
+		f, ok := byName[name]
+		if !ok {
+			return nil, &localapi.Error{Message: "there is no forward " + name, Hint: "tunnelctl ls"}
+		}
+		picked = append(picked, f)
+	}
+	return picked, nil
+}
+
+// status prints the daemon's own affairs, where they matter or nothing else
+// was asked for, and each forward.
+func (u *ui) status(s status.Status, named bool) {
+	if !named {
+		fmt.Fprintf(u.out, "tunneld %s, configuration %s\n", s.Version, s.Config.Path)
+		if s.DNS.Listen != "" {
+			fmt.Fprintf(u.out, "DNS on %s", s.DNS.Listen)
+			if s.DNS.Wanted != "" {
+				fmt.Fprintf(u.out, " (%s was taken)", s.DNS.Wanted)
+			}
+			fmt.Fprintf(u.out, ", %d names\n", s.DNS.Names)
+		}
+	}
+	if !named && s.DNS.Hint != "" && len(s.Forwards) > 0 {
+		fmt.Fprintf(u.out, "  hint: %s\n", s.DNS.Hint)
+	}
+	for _, problem := range []struct{ what, text string }{
+		{"configuration error", s.Config.Error},
+		{"configuration", s.Config.Restart},
+		{"DNS error", s.DNS.Error},
+		{"TLS error", s.TLS.Error},
+	} {
+		if problem.text != "" {
+			fmt.Fprintf(u.out, "%s: %s\n", problem.what, problem.text)
+		}
+	}
+	for _, c := range s.Clusters {
+		if c.State != status.Ready && !named {
+			fmt.Fprintf(u.out, "context %s  %s  %s\n", c.Context, c.State, c.Cause)
+		}
+	}
+	for _, f := range s.Forwards {
+		fmt.Fprintln(u.out)
+		u.forward(f)
+		if named {
+			u.details(f)
+		}
+	}
+	if len(s.Forwards) == 0 {
+		u.note("nothing is forwarded yet: tunnelctl add SERVICE")
+	}
+}
+
+// details prints what is of interest about one forward only.
+func (u *ui) details(f status.Forward) {
+	fmt.Fprintf(u.out, "  %s since %s\n", f.State, f.Since.Local().Format(time.DateTime))
+	fmt.Fprintf(u.out, "  names: %s\n", strings.Join(f.Hostnames, " "))
+	rows := [][]string{{"  PORT", "NAME", "LISTENS ON", "SERVED BY"}}
+	for _, p := range f.Ports {
+		listen := p.Listen
+		if listen == "" {
+			listen = "- " + p.Error
+		}
+		rows = append(rows, []string{fmt.Sprintf("  %d", p.Port), p.Name, listen, p.ServedBy})
+	}
+	u.table(rows)
+	fmt.Fprintf(u.out, "  connections: %d active, %d in all, %d failed; %s in, %s out\n",
+		f.Connections.Active, f.Connections.Total, f.Connections.Failed, size(f.Bytes.In), size(f.Bytes.Out))
+	if f.LastError != "" {
+		fmt.Fprintf(u.out, "  last error: %s\n", f.LastError)
+	}
+}
+
+// size writes a number of bytes for people.
+func size(n int64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB"}
+	v := float64(n)
+	for i, unit := range units {
+		if v < 1024 || i == len(units)-1 {
+			return strings.TrimSuffix(fmt.Sprintf("%.1f", v), ".0") + " " + unit
+		}
+		v /= 1024
+	}
+	return ""
+}
