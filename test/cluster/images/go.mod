@@ -1,0 +1,3 @@
+module cluster.local/images
+
+go 1.26.0
