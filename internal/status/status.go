@@ -57,7 +57,7 @@ type Condition struct {
 	// It is empty where the state needs no explanation.
 	Cause string `json:"cause"`
 	// Hint says what to do about it, as a command where one helps.
-	Hint string `json:"hint,omitempty"`
+	Hint string `json:"hint"`
 }
 
 // Status is the whole report.
@@ -160,7 +160,7 @@ type DNS struct {
 	// Names counts the names it is authoritative for.
 	Names int `json:"names"`
 	// Hint says how to use names that this system does not ask for here.
-	Hint string `json:"hint,omitempty"`
+	Hint string `json:"hint"`
 }
 
 // TLS tells about the local certificate authority.
