@@ -63,9 +63,10 @@ type Daemon struct {
 
 	kick chan struct{} // cap 1: something changed in the clusters
 
-	editing  sync.Mutex // one edit of the file at a time
-	applying sync.Mutex // one plan at a time; guards history too
-	history  history
+	editing    sync.Mutex // one edit of the file at a time
+	applying   sync.Mutex // one plan at a time; guards the following
+	history    history
+	forgetting string // why the state directory cannot be written
 
 	mu      sync.Mutex     // guards the following
 	config  *config.Config // the last good one; nil before the first
@@ -282,9 +283,7 @@ func (d *Daemon) apply() {
 	}
 	p := makePlan(cfg, d.state.Forwards(), seen)
 	d.clusters.Use(p.workloads)
-	if err := d.state.SetForwards(p.remember); err != nil {
-		d.Log.Error("the forwards' addresses cannot be remembered", "err", err)
-	}
+	d.remember(p.remember)
 
 	before := d.bindings()
 	d.names.SetZone(dns.NewZone(old.names(func(f *planned) bool { return p.keeps(f) && before.any(f) })))
@@ -298,6 +297,19 @@ func (d *Daemon) apply() {
 	d.plan = p
 	d.mu.Unlock()
 	d.noteStates(p, after)
+}
+
+// remember writes the state directory. That it fails is said once; the
+// addresses stay the same for as long as the daemon runs. applying is held.
+func (d *Daemon) remember(forwards map[string]statedir.Forward) {
+	problem := ""
+	if err := d.state.SetForwards(forwards); err != nil {
+		problem = err.Error()
+	}
+	if problem != "" && problem != d.forgetting {
+		d.Log.Error("the forwards' addresses will not outlive this run", "err", problem)
+	}
+	d.forgetting = problem
 }
 
 func (d *Daemon) bindings() bindings {
