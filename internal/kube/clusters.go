@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"slices"
@@ -202,7 +203,7 @@ func (cs *Clusters) Report(w forward.Workload) Report {
 func (cs *Clusters) Clusters() []status.Cluster {
 	out := []status.Cluster{}
 	for _, c := range cs.all() {
-		out = append(out, status.Cluster{Kubeconfig: c.id.Kubeconfig, Context: c.id.Context, Condition: c.condition()})
+		out = append(out, status.Cluster{Kubeconfig: cmp.Or(c.id.Kubeconfig, DefaultKubeconfig()), Context: c.id.Context, Condition: c.condition()})
 	}
 	return out
 }
