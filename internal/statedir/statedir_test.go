@@ -1,0 +1,136 @@
+package statedir_test
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tunneld/tunneld/internal/statedir"
+)
+
+var sample = map[string]statedir.Forward{
+	"task-api": {Address: netip.MustParseAddr("127.77.31.4"), Ports: []statedir.Port{{Name: "http", Number: 8000, AppProtocol: "http"}}},
+	"db":       {Address: netip.MustParseAddr("127.77.1.1")},
+}
+
+var addrs = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+
+func open(t *testing.T, path string) *statedir.Dir {
+	t.Helper()
+	d, err := statedir.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	return d
+}
+
+func TestRemembers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a", "state")
+	d := open(t, path)
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the directory has mode %v, %v; want 0700", info.Mode().Perm(), err)
+	}
+	if got := d.Forwards(); len(got) != 0 {
+		t.Errorf("a new directory remembers %v", got)
+	}
+	if err := d.SetForwards(sample); err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	if diff := cmp.Diff(sample, open(t, path).Forwards(), addrs); diff != "" {
+		t.Errorf("after opening it again (-want +got):\n%s", diff)
+	}
+}
+
+func TestWritesOnlyChanges(t *testing.T) {
+	path := t.TempDir()
+	d := open(t, path)
+	if err := d.SetForwards(nil); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(path, "forwards.json")
+	if _, err := os.Stat(file); err == nil {
+		t.Error("nothing was written down, as if it were something")
+	}
+	d.SetForwards(sample)
+	first, _ := os.Stat(file)
+	d.SetForwards(sample)
+	if second, _ := os.Stat(file); !os.SameFile(first, second) {
+		t.Error("the file was replaced by an equal one")
+	}
+}
+
+func TestOneProcessAtATime(t *testing.T) {
+	path := t.TempDir()
+	d := open(t, path)
+	if _, err := statedir.Open(path); !errors.Is(err, statedir.ErrInUse) {
+		t.Errorf("second open: %v; want ErrInUse", err)
+	}
+	d.Close()
+	open(t, path)
+}
+
+func TestNewerVersionIsRefusedUnharmed(t *testing.T) {
+	path := t.TempDir()
+	text := `{"version": 2, "forwards": {"x": {"address": "127.77.0.1", "new": true}}}`
+	file := filepath.Join(path, "forwards.json")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := statedir.Open(path)
+	if !errors.Is(err, statedir.ErrNewer) || !strings.Contains(err.Error(), "version 2") {
+		t.Errorf("open: %v; want ErrNewer", err)
+	}
+	if now, _ := os.ReadFile(file); string(now) != text {
+		t.Errorf("the file was changed to %s", now)
+	}
+}
+
+func TestUnreadableFileIsSetAside(t *testing.T) {
+	path := t.TempDir()
+	file := filepath.Join(path, "forwards.json")
+	os.WriteFile(file, []byte("{gibberish"), 0o600)
+	d := open(t, path)
+	if err := d.SetForwards(sample); err != nil {
+		t.Fatal(err)
+	}
+	if aside, _ := os.ReadFile(file + ".unreadable"); string(aside) != "{gibberish" {
+		t.Errorf("set aside is %q", aside)
+	}
+}
+
+// What cannot be written is not taken for remembered.
+func TestFailureToWrite(t *testing.T) {
+	path := t.TempDir()
+	d := open(t, path)
+	if err := d.SetForwards(sample); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.SetForwards(nil); err == nil {
+		t.Error("no error from a directory that is gone")
+	}
+	if diff := cmp.Diff(sample, d.Forwards(), addrs); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestDefaultPath(t *testing.T) {
+	t.Setenv("XDG_STATE_HOME", "/xdg")
+	if got, err := statedir.DefaultPath(); err != nil || got != filepath.Join("/xdg", "tunneld") {
+		t.Errorf("%q, %v", got, err)
+	}
+	t.Setenv("XDG_STATE_HOME", "relative/is/ignored")
+	t.Setenv("HOME", "/home/somebody")
+	if got, err := statedir.DefaultPath(); err != nil || got != filepath.Join("/home/somebody", ".local", "state", "tunneld") {
+		t.Errorf("%q, %v", got, err)
+	}
+}
