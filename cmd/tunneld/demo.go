@@ -150,10 +150,10 @@ func (s *stage) prepare() error {
 	text := fmt.Sprintf(`# The demo's own configuration: another address range and other ports than the
 # defaults, so that it runs beside an installed daemon.
 version: 1
-addresses: 127.78.0.0/16
+addresses: 127.78.%d.0/24
 dns: {listen: "127.0.0.1:25353"}
 gateway: {http: %d, https: %d}
-`, http, https)
+`, 1+os.Getpid()%250, http, https) // another demo may be running
 	return os.WriteFile(s.daemon.ConfigPath, []byte(text), 0o600)
 }
 

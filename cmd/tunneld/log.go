@@ -21,11 +21,11 @@ func newLog(stderr io.Writer, verbose bool) *slog.Logger {
 	return slog.New(h)
 }
 
-// muted makes every record a Debug one.
+// muted makes every record a Debug one, and drops klog's verbose ones.
 type muted struct{ slog.Handler }
 
-func (m muted) Enabled(ctx context.Context, _ slog.Level) bool {
-	return m.Handler.Enabled(ctx, slog.LevelDebug)
+func (m muted) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelInfo && m.Handler.Enabled(ctx, slog.LevelDebug)
 }
 
 func (m muted) Handle(ctx context.Context, r slog.Record) error {
