@@ -1,0 +1,118 @@
+package tunneld_test
+
+import (
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/tunneld/tunneld"
+
+// mayImport says which of our packages each of them may import. A package that
+// is not listed may import none, and be imported by no other.
+var mayImport = map[string][]string{
+	// Leaves: they know nothing of ours, so anybody may know them.
+	"internal/status":     {},
+	"internal/nearest":    {},
+	"internal/atomicfile": {},
+	"internal/lockfile":   {},
+	"internal/version":    {"status"},
+	"internal/logring":    {"status"},
+	"internal/statedir":   {"atomicfile", "lockfile"},
+
+	// The waist: north of forward.Backends everything speaks connections and
+	// names, south of it everything speaks Kubernetes.
+	"internal/forward":     {"status"},
+	"internal/portforward": {},
+	"internal/kube":        {"forward", "nearest", "portforward", "status"},
+	"internal/gateway":     {"forward", "status", "tls"},
+	"internal/dns":         {},
+	"internal/tls":         {},
+	"internal/config":      {"forward", "nearest"},
+	"internal/localapi":    {"lockfile", "status"},
+
+	// Only the daemon knows them all.
+	"internal/daemon": {"config", "dns", "forward", "gateway", "kube", "localapi", "logring", "nearest", "statedir", "status", "tls"},
+
+	"internal/demo": {}, // but for what is inside of it
+
+	"cmd/tunneld":   {"config", "daemon", "demo", "localapi", "statedir", "status", "version"},
+	"cmd/tunnelctl": {"localapi", "status", "version"},
+
+	// For tests only.
+	"internal/await":     {},
+	"internal/leakcheck": {},
+}
+
+// mustNotReach says what a package must not depend on, however indirectly, and
+// why.
+var mustNotReach = []struct{ pkg, prefix, why string }{
+	{"cmd/tunnelctl", "k8s.io/", "what needs the cluster runs in the daemon: the client starts at once, and needs no credentials"},
+	{"cmd/tunnelctl", "github.com/miekg/dns", "it resolves nothing itself"},
+	{"internal/forward", "k8s.io/", "the data plane knows nothing of Kubernetes"},
+	{"internal/gateway", "k8s.io/", "the proxy reaches pods through forward.Backends"},
+	{"internal/config", "k8s.io/", "the file is not the cluster's"},
+	{"internal/portforward", module + "/internal/", "the protocol's client stands alone"},
+	{"internal/kube", "k8s.io/client-go/kubernetes", "the generated clientset's scheme holds hundreds of kinds; we need five"},
+	{"internal/status", "k8s.io/", "the wire format is ours"},
+}
+
+// list runs "go list" and splits its lines into fields.
+func list(t *testing.T, args ...string) [][]string {
+	t.Helper()
+	out, err := exec.Command("go", append([]string{"list"}, args...)...).Output()
+	if err != nil {
+		if exit, ok := err.(*exec.ExitError); ok {
+			err = &listError{err, exit.Stderr}
+		}
+		t.Fatal(err)
+	}
+	var lines [][]string
+	for line := range strings.Lines(string(out)) {
+		lines = append(lines, strings.Fields(line))
+	}
+	return lines
+}
+
+type listError struct {
+	error
+	stderr []byte
+}
+
+func (e *listError) Error() string { return e.error.Error() + ": " + string(e.stderr) }
+
+func TestImports(t *testing.T) {
+	for _, fields := range list(t, "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...") {
+		pkg := strings.TrimPrefix(fields[0], module+"/")
+		if pkg == module || strings.HasPrefix(pkg, "internal/demo/internal/") || strings.HasPrefix(pkg, "test/") {
+			continue
+		}
+		allowed, known := mayImport[pkg]
+		if !known {
+			t.Errorf("%s has no rule: say in deps_test.go what it may import", pkg)
+		}
+		for _, imported := range fields[1:] {
+			ours, ok := strings.CutPrefix(imported, module+"/internal/")
+			if !ok || strings.HasPrefix(ours, path.Base(pkg)+"/internal/") {
+				continue
+			}
+			if !slices.Contains(allowed, ours) {
+				t.Errorf("%s must not import internal/%s", pkg, ours)
+			}
+		}
+	}
+}
+
+func TestReach(t *testing.T) {
+	for _, rule := range mustNotReach {
+		t.Run(rule.pkg+" and "+rule.prefix, func(t *testing.T) {
+			for _, dep := range list(t, "-deps", "./"+rule.pkg) {
+				if dep[0] != module+"/"+rule.pkg && strings.HasPrefix(dep[0], rule.prefix) {
+					t.Errorf("%s reaches %s: %s", rule.pkg, dep[0], rule.why)
+				}
+			}
+		})
+	}
+}
