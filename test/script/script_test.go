@@ -1,0 +1,228 @@
+// Package script_test runs the two programs as their users do. Each file in
+// testdata is a script, to be read as documentation of what they print; see
+// the commands below for what a script can do besides running programs.
+package script_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tunneld/tunneld/internal/demo"
+	"github.com/tunneld/tunneld/internal/localapi"
+)
+
+// bin is where the programs are.
+var bin string
+
+func TestMain(m *testing.M) {
+	demo.RedirectKlog(nil)
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "tunneld-bin")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	build := exec.Command("go", "build", "-o", dir, "../../cmd/tunneld", "../../cmd/tunnelctl")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+		return 1
+	}
+	bin = dir
+	return m.Run()
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		Setup:               setup,
+		RequireExplicitExec: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"cluster":    cmdCluster,
+			"daemon":     cmdDaemon,
+			"stop":       cmdStop,
+			"scale":      cmdScale,
+			"apiserver":  cmdAPIServer,
+			"exits":      cmdExits,
+			"eventually": cmdEventually,
+		},
+	})
+}
+
+// A world is what one script plays in.
+type world struct {
+	cluster *demo.Cluster
+	daemon  *exec.Cmd
+	ended   chan error
+	log     bytes.Buffer
+}
+
+type worldKey struct{}
+
+// ranges gives each script's daemon addresses of its own.
+var ranges atomic.Uint32
+
+func setup(env *testscript.Env) error {
+	w := new(world)
+	env.Values[worldKey{}] = w
+	env.Setenv("PATH", bin+string(filepath.ListSeparator)+env.Getenv("PATH"))
+	env.Setenv("HOME", env.WorkDir)
+	env.Setenv("XDG_RUNTIME_DIR", "")
+	env.Setenv("XDG_CONFIG_HOME", "")
+	env.Setenv("XDG_STATE_HOME", "")
+	env.Setenv("KUBECONFIG", filepath.Join(env.WorkDir, "kubeconfig"))
+	env.Setenv("TUNNELD_SOCKET", filepath.Join(env.WorkDir, "sock"))
+	n := uint32(os.Getpid())*5 + ranges.Add(1)
+	env.Setenv("RANGE", fmt.Sprintf("127.%d.%d.0/24", 200+n/256%40, n%256))
+	env.Defer(func() {
+		w.stop(os.Kill)
+		if w.cluster != nil {
+			w.cluster.Close()
+		}
+	})
+	return nil
+}
+
+func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
+
+// cluster starts the embedded cluster with the sample application, and writes
+// $KUBECONFIG.
+func cmdCluster(ts *testscript.TestScript, neg bool, args []string) {
+	w := worldOf(ts)
+	var err error
+	w.cluster, err = demo.Start(demo.Options{})
+	ts.Check(err)
+	ts.Check(w.cluster.Run(demo.TaskAPI()...))
+	ts.Check(w.cluster.WriteKubeconfig(ts.Getenv("KUBECONFIG"), demo.Kubeconfig{Context: "demo", Namespace: "task-api"}))
+}
+
+// scale NAME N scales a Deployment of the sample application.
+func cmdScale(ts *testscript.TestScript, neg bool, args []string) {
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	ts.Check(worldOf(ts).cluster.Scale("task-api", args[0], n))
+}
+
+// apiserver stop|start ends the API server, and starts it again.
+func cmdAPIServer(ts *testscript.TestScript, neg bool, args []string) {
+	if args[0] == "stop" {
+		worldOf(ts).cluster.StopAPI()
+		return
+	}
+	ts.Check(worldOf(ts).cluster.StartAPI())
+}
+
+// daemon starts "tunneld run" with the arguments, and waits until it answers.
+// If there is no config.yaml, it writes one that suits tests.
+func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
+	w := worldOf(ts)
+	config := ts.MkAbs("config.yaml")
+	if _, err := os.Stat(config); errors.Is(err, os.ErrNotExist) {
+		ts.Check(os.WriteFile(config, []byte(fmt.Sprintf(
+			"version: 1\naddresses: %s\ndns: {listen: \"127.0.0.1:0\"}\ngateway: {http: 0, https: 0}\n", ts.Getenv("RANGE"))), 0o600))
+	}
+	w.daemon = exec.Command(filepath.Join(bin, "tunneld"), append([]string{"run", "--config", config, "--state-dir", ts.MkAbs("state")}, args...)...)
+	for _, name := range []string{"HOME", "PATH", "TUNNELD_SOCKET"} {
+		w.daemon.Env = append(w.daemon.Env, name+"="+ts.Getenv(name))
+	}
+	w.log.Reset()
+	w.daemon.Stderr = &w.log
+	ts.Check(w.daemon.Start())
+	w.ended = make(chan error, 1)
+	go func() { w.ended <- w.daemon.Wait() }()
+	client := &localapi.Client{Socket: ts.Getenv("TUNNELD_SOCKET")}
+	waitFor(ts, "the daemon to answer", func() bool {
+		select {
+		case err := <-w.ended:
+			ts.Fatalf("the daemon ended: %v\n%s", err, w.log.String())
+		default:
+		}
+		_, err := client.Version(context.Background())
+		return err == nil
+	})
+}
+
+// stop [kill] ends the daemon with SIGTERM, which must be clean, or SIGKILL.
+func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
+	w := worldOf(ts)
+	if len(args) > 0 && args[0] == "kill" {
+		w.stop(os.Kill)
+		return
+	}
+	if err := w.stop(terminate); err != nil {
+		ts.Fatalf("the daemon ended with %v\n%s", err, w.log.String())
+	}
+}
+
+func (w *world) stop(sig os.Signal) error {
+	if w.daemon == nil {
+		return nil
+	}
+	w.daemon.Process.Signal(sig)
+	w.daemon = nil
+	select {
+	case err := <-w.ended:
+		return err
+	case <-time.After(20 * time.Second):
+		return errors.New("it did not end")
+	}
+}
+
+// exits STATUS PROGRAM ARG... runs a program that must exit with that status.
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit status %d; want %d", got, want)
+	}
+}
+
+// eventually TEXT PROGRAM ARG... runs a program until it prints the text.
+func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
+	var out []byte
+	defer func() { ts.Logf("%s", out) }()
+	waitFor(ts, fmt.Sprintf("%q", args[0]), func() bool {
+		cmd := exec.Command(filepath.Join(bin, args[1]), args[2:]...)
+		for _, name := range []string{"HOME", "PATH", "KUBECONFIG", "TUNNELD_SOCKET"} {
+			cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+		}
+		out, _ = cmd.CombinedOutput()
+		return bytes.Contains(out, []byte(args[0]))
+	})
+}
+
+func waitFor(ts *testscript.TestScript, what string, ok func() bool) {
+	deadline := time.NewTimer(30 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			ts.Fatalf("waited in vain for %s", what)
+		}
+	}
+}

@@ -1,0 +1,7 @@
+//go:build unix
+
+package script_test
+
+import "syscall"
+
+var terminate = syscall.SIGTERM

@@ -1,0 +1,5 @@
+package script_test
+
+import "os"
+
+var terminate = os.Kill // there is nothing gentler
