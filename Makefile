@@ -1,0 +1,48 @@
+# The targets that people and CI use. Everything needs Go only, but for e2e and
+# bench, which need a cluster: KUBECONFIG, and the sample application of
+# test/cluster on it.
+
+GO ?= go
+BIN := $(CURDIR)/bin
+
+.PHONY: build test e2e bench demo lint soak clean
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/...
+
+# All that needs no cluster: the embedded one is part of it.
+test:
+	$(GO) test -race -shuffle=on ./...
+
+demo:
+	$(GO) run ./cmd/tunneld demo
+
+e2e: build
+	TUNNELD_BIN=$(BIN) $(GO) test -tags e2e -count=1 -timeout 20m -v ./test/e2e
+
+# The comparison with kubectl port-forward, on the same cluster in the same run.
+bench: build
+	TUNNELD_BIN=$(BIN) $(GO) test -tags e2e -count=1 -timeout 30m -v -run '^$$' -bench . -benchtime 1x ./test/bench
+
+lint:
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags e2e ./test/...
+	GOOS=darwin $(GO) vet ./...
+	GOOS=windows $(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) mod tidy -diff
+	@if $(GO) tool govulncheck -version 2>&1 | grep -q 'DB updated'; then $(GO) tool govulncheck ./...; else echo 'lint: the vulnerability database cannot be reached, so govulncheck is left out'; fi
+
+# What takes too long for CI: ten minutes for each fuzz target.
+FUZZTIME ?= 10m
+soak:
+	@for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "soak: $$pkg $$target for $(FUZZTIME)"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+clean:
+	rm -rf $(BIN)
