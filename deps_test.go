@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	"internal/gateway":     {"forward", "status", "tls"},
 	"internal/dns":         {},
 	"internal/tls":         {},
-	"internal/config":      {"forward", "nearest"},
+	"internal/config":      {"atomicfile", "forward", "nearest"},
 	"internal/localapi":    {"lockfile", "status"},
 
 	// Only the daemon knows them all.

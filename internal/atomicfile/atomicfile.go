@@ -4,7 +4,6 @@ package atomicfile
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -28,9 +27,8 @@ func WriteFunc(path string, data []byte, mode fs.FileMode, ready func(temporary 
 		return err
 	}
 	temporary := f.Name()
-	renamed := false
 	defer func() {
-		if err != nil && !renamed {
+		if err != nil {
 			err = errors.Join(err, ignoreClosed(f.Close()), os.Remove(temporary))
 		}
 	}()
@@ -54,8 +52,8 @@ func WriteFunc(path string, data []byte, mode fs.FileMode, ready func(temporary 
 	if err := os.Rename(temporary, path); err != nil {
 		return err
 	}
-	renamed = true
-	return syncDir(filepath.Dir(path))
+	syncDir(filepath.Dir(path))
+	return nil
 }
 
 func ignoreClosed(err error) error {
@@ -65,15 +63,11 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// syncDir makes a rename last. Not every system can, or needs to.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("sync %s: %w", dir, err)
+// syncDir makes a rename last. It has happened in any case, and not every
+// system can do more.
+func syncDir(dir string) {
+	if d, err := os.Open(dir); err == nil {
+		_ = d.Sync()
+		d.Close()
 	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !isInvalid(err) {
-		return fmt.Errorf("sync %s: %w", dir, err)
-	}
-	return nil
 }

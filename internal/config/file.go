@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/tunneld/tunneld/internal/atomicfile"
 )
 
 // errChanged: somebody else wrote the file between its reading and its
@@ -109,43 +111,20 @@ func checkWritable(path string, info fs.FileInfo) error {
 
 // replace puts src in the place of the file at path, whose info is nil if there
 // is none, unless check, called at the last moment, fails.
-func replace(path string, src []byte, info fs.FileInfo, check func() error) (err error) {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp") // mode 0600
-	if err != nil {
-		return explain(err, dir)
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
+func replace(path string, src []byte, info fs.FileInfo, check func() error) error {
+	mode := fs.FileMode(0o600)
 	if info != nil {
-		if err := keepOwner(f, info); err != nil {
-			return err
+		mode = info.Mode().Perm()
+	}
+	err := atomicfile.WriteFunc(path, src, mode, func(temporary string) error {
+		if info != nil {
+			if err := keepOwner(temporary, info); err != nil {
+				return err
+			}
 		}
-		if err := f.Chmod(info.Mode().Perm()); err != nil {
-			return err
-		}
-	}
-	if _, err := f.Write(src); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := check(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return explain(err, dir)
-	}
-	syncDir(dir)
-	return nil
+		return check()
+	})
+	return explain(err, filepath.Dir(path))
 }
 
 // explain says what to do about a directory that cannot be written.

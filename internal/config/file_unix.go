@@ -9,11 +9,11 @@ import (
 	"syscall"
 )
 
-// keepOwner gives f the owner and group that info has. That is not always
-// allowed, and then the file becomes this user's.
-func keepOwner(f *os.File, info fs.FileInfo) error {
+// keepOwner gives the file at path the owner and group that info has. That is
+// not always allowed, and then the file stays this user's.
+func keepOwner(path string, info fs.FileInfo) error {
 	st, ok := info.Sys().(*syscall.Stat_t)
-	mine, err := f.Stat()
+	mine, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
@@ -21,7 +21,7 @@ func keepOwner(f *os.File, info fs.FileInfo) error {
 	if !ok || !ok2 || st.Uid == own.Uid && st.Gid == own.Gid {
 		return nil
 	}
-	if err := f.Chown(int(st.Uid), int(st.Gid)); err != nil && !errors.Is(err, fs.ErrPermission) {
+	if err := os.Chown(path, int(st.Uid), int(st.Gid)); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
 	return nil
@@ -49,14 +49,6 @@ func lockDir(dir string) (unlock func()) {
 	for errors.Is(syscall.Flock(int(f.Fd()), syscall.LOCK_EX), syscall.EINTR) {
 	}
 	return func() { f.Close() } // which unlocks
-}
-
-// syncDir makes a rename in dir last. It has happened in any case.
-func syncDir(dir string) {
-	if f, err := os.Open(dir); err == nil {
-		_ = f.Sync()
-		f.Close()
-	}
 }
 
 func isReadOnlyFS(err error) bool { return errors.Is(err, syscall.EROFS) }

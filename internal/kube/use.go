@@ -26,7 +26,7 @@ type use struct {
 	opening int       // opens and probes under way
 	probing bool
 	probed  time.Time // when the last probe began
-	denied  error // the API server said 403 to the last upgrade
+	denied  error     // the API server said 403 to the last upgrade
 	// turns tells which pod has had the last turn, to break ties.
 	turns map[string]uint64
 	// failing holds the pods to which the last open failed.
