@@ -22,7 +22,7 @@ e2e: build
 
 # The comparison with kubectl port-forward, on the same cluster in the same run.
 bench: build
-	TUNNELD_BIN=$(BIN) $(GO) test -tags e2e -count=1 -timeout 30m -v -run '^$$' -bench . -benchtime 1x ./test/bench
+	$(GO) run ./test/bench -bin $(BIN)
 
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted"; exit 1; }
