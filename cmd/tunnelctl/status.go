@@ -92,6 +92,7 @@ func (u *ui) status(s status.Status, named bool) {
 	for _, problem := range []struct{ what, text string }{
 		{"configuration error", s.Config.Error},
 		{"configuration", s.Config.Restart},
+		{"configuration", s.Config.Unwatched},
 		{"DNS error", s.DNS.Error},
 		{"TLS error", s.TLS.Error},
 	} {

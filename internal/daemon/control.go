@@ -24,9 +24,6 @@ import (
 // findTimeout bounds how long a cluster may take to answer what "add" asks.
 const findTimeout = 8 * time.Second
 
-// retryProbe is how long to wait after a probe that failed, if nothing changes.
-const retryProbe = 500 * time.Millisecond
-
 // api is the control API.
 func (d *Daemon) api() *localapi.Server {
 	return &localapi.Server{
@@ -84,7 +81,7 @@ func (d *Daemon) status() status.Status {
 func (d *Daemon) configStatus() status.Config {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return status.Config{Path: d.ConfigPath, Error: d.problem, Restart: d.restart}
+	return status.Config{Path: d.ConfigPath, Error: d.problem, Restart: d.restart, Unwatched: d.unwatched}
 }
 
 // one reports on one forward.
@@ -263,29 +260,15 @@ func (d *Daemon) remove(_ context.Context, name string) error {
 // wait forces one probe, and returns when the forward is ready or degraded, or
 // as it is when ctx is done.
 func (d *Daemon) wait(ctx context.Context, name string) (status.Forward, error) {
-	proven := false
-	for {
+	var w forward.Workload
+	look := func() (f status.Forward, changed <-chan struct{}, err error) {
 		d.mu.Lock()
-		changed := d.changed
+		changed = d.changed
 		d.mu.Unlock()
-		s, w, err := d.one(name)
-		if err != nil || ctx.Err() != nil || s.State == status.Failed ||
-			proven && (s.State == status.Ready || s.State == status.Degraded) {
-			return s, err
-		}
-		if err := d.clusters.Probe(ctx, w); err == nil {
-			proven = true
-			continue
-		}
-		proven = s.State == status.Degraded // the probe will not make it better
-		timer := time.NewTimer(retryProbe)
-		select {
-		case <-changed:
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-		timer.Stop()
+		f, w, err = d.one(name)
+		return f, changed, err
 	}
+	return awaitReady(ctx, look, func() bool { return d.clusters.Probe(ctx, w) == nil })
 }
 
 // reload reads the configuration and the kubeconfigs again.
@@ -318,11 +301,13 @@ func (d *Daemon) configured() ([]byte, error) {
 	return config.Marshal(cfg.Forwards)
 }
 
-func (d *Daemon) rootPEM() []byte {
+func (d *Daemon) rootPEM() ([]byte, error) {
 	if d.ca == nil {
-		return nil
+		return nil, &localapi.Error{
+			Code: http.StatusServiceUnavailable, Message: d.caErr.Error(), Hint: "mend it, and start tunneld again",
+		}
 	}
-	return d.ca.RootPEM()
+	return d.ca.RootPEM(), nil
 }
 
 func (d *Daemon) logs(ctx context.Context, name string, n int, follow bool) iter.Seq[status.LogRecord] {

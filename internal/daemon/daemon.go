@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +33,9 @@ const (
 	// reviewPause is the least time between two looks: much that happens at
 	// once is looked at once.
 	reviewPause = 50 * time.Millisecond
+	// rewatch is how often the configuration is read where it cannot be
+	// watched.
+	rewatch = 5 * time.Second
 )
 
 // A Daemon is the whole service. Its fields may not change after Run.
@@ -68,12 +70,14 @@ type Daemon struct {
 	history    history
 	forgetting string // why the state directory cannot be written
 
-	mu      sync.Mutex     // guards the following
-	config  *config.Config // the last good one; nil before the first
-	problem string         // of the file on disk
-	restart string         // what the file says that takes effect at the next start
-	plan    *plan
-	changed chan struct{} // closed when a state may have changed
+	mu        sync.Mutex     // guards the following
+	config    *config.Config // the last good one, or else the defaults
+	good      bool           // there was a good one
+	problem   string         // of the file on disk
+	restart   string         // what the file says that takes effect at the next start
+	unwatched string         // why a saved file is not seen at once
+	plan      *plan
+	changed   chan struct{} // closed when a state may have changed
 }
 
 // Run runs the daemon until ctx is done, which is no error. A configuration
@@ -104,7 +108,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.clusters = &kube.Clusters{UserAgent: "tunneld/" + d.Version.Version, Changed: d.somethingChanged, Timing: d.Timing, Log: d.Log}
 	defer d.clusters.Close()
 	d.meters = new(forward.Meters)
-	d.gateway = &gateway.Gateway{Backends: d.clusters, CA: d.ca, Meters: d.meters, Log: d.Log}
+	d.gateway = &gateway.Gateway{Backends: d.clusters, CA: d.ca, NoCA: d.caErr, Meters: d.meters, Log: d.Log}
 	defer d.gateway.Close()
 	d.ports = &forward.Set{Backends: d.clusters, Listen: d.listen, Meters: d.meters, Log: d.Log}
 	defer d.ports.Close()
@@ -137,16 +141,25 @@ func (d *Daemon) paths() (err error) {
 	return err
 }
 
+// A noCA is why there is no local CA.
+type noCA struct{ error }
+
+func (e noCA) Error() string { return "there is no local CA: " + e.error.Error() }
+func (e noCA) Unwrap() error { return e.error }
+
 // loadCA loads the CA, or creates it. Without one there is no HTTPS, and
 // status says why.
 func (d *Daemon) loadCA() {
-	d.ca, d.caErr = localtls.Load(d.StateDir, d.config.Domain)
+	ca, err := localtls.Load(d.StateDir, d.config.Domain)
 	switch {
-	case d.caErr != nil:
-		d.Log.Error("no local CA, so no HTTPS", "err", d.caErr)
-	case d.ca.Created != "":
-		d.Log.Info("made a local CA", "why", d.ca.Created, "fingerprint", d.ca.Fingerprint())
+	case err != nil:
+		d.caErr = noCA{err}
+		d.Log.Error("no HTTPS", "err", d.caErr)
+		return
+	case ca.Created != "":
+		d.Log.Info("made a local CA", "why", ca.Created, "fingerprint", ca.Fingerprint())
 	}
+	d.ca = ca
 }
 
 // serveNames starts the DNS responder. If it cannot listen, status says so,
@@ -166,7 +179,7 @@ func (d *Daemon) serveNames(ctx context.Context, running *errgroup.Group) {
 // listen binds a raw port.
 func (d *Daemon) listen(s forward.Spec, at netip.AddrPort) (net.Listener, error) {
 	if s.TLS && d.ca == nil {
-		return nil, fmt.Errorf("no local CA: %w", d.caErr)
+		return nil, d.caErr
 	}
 	l, err := net.Listen("tcp", at.String())
 	if err != nil || !s.TLS {
@@ -179,15 +192,50 @@ func (d *Daemon) listen(s forward.Spec, at netip.AddrPort) (net.Listener, error)
 	return tls.NewListener(l, d.ca.ServerConfig(serves, at.Addr())), nil
 }
 
-// watchConfig follows the file.
+// watchConfig follows the file. Where it cannot be watched (a system has only
+// so many watches), it is read every few seconds, and status says so.
 func (d *Daemon) watchConfig(ctx context.Context) error {
-	return config.Watch(ctx, d.ConfigPath, d.Log, func() {
-		d.editing.Lock()
-		defer d.editing.Unlock()
-		if d.readConfig() == nil {
-			d.apply()
+	for {
+		err := config.Watch(ctx, d.ConfigPath, d.Log, func() {
+			d.noteWatch(nil)
+			d.followConfig()
+		})
+		if err == nil {
+			return nil
 		}
-	})
+		d.noteWatch(err)
+		d.followConfig()
+		timer := time.NewTimer(rewatch)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		}
+	}
+}
+
+// noteWatch notes why the file is not watched, or that it is.
+func (d *Daemon) noteWatch(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	was := d.unwatched
+	d.unwatched = ""
+	if err != nil {
+		d.unwatched = fmt.Sprintf("a saved file is seen after up to %v, not at once: %v", rewatch, err)
+	}
+	if d.unwatched != was && err != nil {
+		d.Log.Warn("the configuration cannot be watched", "err", err)
+	}
+}
+
+// followConfig brings into force what the file says now.
+func (d *Daemon) followConfig() {
+	d.editing.Lock()
+	defer d.editing.Unlock()
+	if d.readConfig() == nil {
+		d.apply()
+	}
 }
 
 // readConfig reads the file. A bad one leaves the last good one in force.
@@ -202,10 +250,10 @@ func (d *Daemon) readConfig() error {
 			d.config = config.Default()
 		}
 	case d.config == nil:
-		d.config = cfg
+		d.config, d.good = cfg, true
 	default:
 		d.problem, d.restart = "", keepUntilRestart(cfg, d.config)
-		d.config = cfg
+		d.config, d.good = cfg, true
 	}
 	now := d.problem
 	d.mu.Unlock()
@@ -288,7 +336,7 @@ func (d *Daemon) apply() {
 	before := d.bindings()
 	d.names.SetZone(dns.NewZone(old.names(func(f *planned) bool { return p.keeps(f) && before.any(f) })))
 	d.gateway.SetTable(gateway.NewTable(p.rows))
-	d.gateway.Apply(d.withoutTLS(p.listeners))
+	d.gateway.Apply(p.listeners)
 	d.ports.Apply(p.specs)
 	after := d.bindings()
 	d.names.SetZone(dns.NewZone(p.names(after.any)))
@@ -300,8 +348,16 @@ func (d *Daemon) apply() {
 }
 
 // remember writes the state directory. That it fails is said once; the
-// addresses stay the same for as long as the daemon runs. applying is held.
+// addresses stay the same for as long as the daemon runs. As long as no good
+// configuration was read, nothing is known of the forwards, so nothing is
+// forgotten. applying is held.
 func (d *Daemon) remember(forwards map[string]statedir.Forward) {
+	d.mu.Lock()
+	good := d.good
+	d.mu.Unlock()
+	if !good {
+		return
+	}
 	problem := ""
 	if err := d.state.SetForwards(forwards); err != nil {
 		problem = err.Error()
@@ -314,14 +370,6 @@ func (d *Daemon) remember(forwards map[string]statedir.Forward) {
 
 func (d *Daemon) bindings() bindings {
 	return newBindings(d.ports.Bindings(), d.gateway.Bindings())
-}
-
-// withoutTLS leaves out what needs a CA, if there is none.
-func (d *Daemon) withoutTLS(ls []gateway.Listener) []gateway.Listener {
-	if d.ca != nil {
-		return ls
-	}
-	return slices.DeleteFunc(ls, func(l gateway.Listener) bool { return l.TLS })
 }
 
 func (d *Daemon) current() (*config.Config, *plan) {
@@ -359,7 +407,11 @@ func (d *Daemon) note(s *status.Forward, now time.Time) {
 	}
 }
 
-// report describes a forward but for Since.
+// report describes a forward but for Since; applying is held.
 func (d *Daemon) report(f *planned, b bindings) status.Forward {
-	return f.report(b, d.clusters.Report(f.workload), d.meters.Of(f.name).Counts())
+	s := f.report(b, d.clusters.Report(f.workload), d.meters.Of(f.name).Counts())
+	if d.forgetting != "" {
+		s.Notes = append(s.Notes, "its address will not outlive this run of tunneld: "+d.forgetting)
+	}
+	return s
 }

@@ -296,8 +296,8 @@ func TestConfigurationIsFollowed(t *testing.T) {
 	await.Until(t, "the note to show", func() bool { return strings.Contains(h.status(t).Config.Restart, "domain (local is in force)") })
 }
 
-// kill -9 and a new start: the same addresses, the same CA, and the listeners
-// are back although the cluster cannot be reached.
+// Another start: the same addresses, the same CA, and the listeners are back
+// although the cluster cannot be reached.
 func TestStartsWhereItWas(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, patient)
@@ -336,6 +336,47 @@ func TestStartsWhereItWas(t *testing.T) {
 	if err := <-waiting; err != nil {
 		t.Errorf("a connection that came while the cluster was away: %v", err)
 	}
+}
+
+// A configuration with an error at the start costs no forward its address.
+func TestStartsWithABadFile(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, patient, "name: one, target: task-tcp", "name: two, target: task-db")
+	h.awaitState(t, "two", status.Idle)
+	before := map[string]string{"one": h.forward(t, "one").Address, "two": h.forward(t, "two").Address}
+	good, _ := os.ReadFile(h.path("config.yaml"))
+	h.stop()
+	remembered, _ := os.ReadFile(h.path("state/forwards.json"))
+
+	h.writeConfig(t, "forwards: [\n")
+	h.start(t)
+	if s := h.status(t); s.Config.Error == "" || len(s.Forwards) != 0 {
+		t.Errorf("status %+v; want the file's error, and no forwards", s)
+	}
+	if now, _ := os.ReadFile(h.path("state/forwards.json")); string(now) != string(remembered) {
+		t.Errorf("what was remembered became\n%s", now)
+	}
+	h.writeConfig(t, string(good))
+	for name, want := range before {
+		f := h.awaitState(t, name, status.Idle)
+		if f.Address != want {
+			t.Errorf("%s moved from %s to %s", name, want, f.Address)
+		}
+	}
+}
+
+// A configuration that cannot be watched is read every now and then, and that
+// is said.
+func TestUnwatchableConfiguration(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, patient)
+	h.stop()
+	if err := os.WriteFile(h.path("file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.config = h.path("file/config.yaml") // its directory cannot be made
+	h.start(t)
+	await.Until(t, "it to be said", func() bool { return strings.Contains(h.status(t).Config.Unwatched, "not at once") })
 }
 
 func TestSecondDaemon(t *testing.T) {

@@ -31,6 +31,7 @@ type harness struct {
 	timing     kube.Timing
 	dir        string
 	kubeconfig string
+	config     string // the daemon's configuration
 	stop       func() // ends the daemon, and waits
 }
 
@@ -61,7 +62,7 @@ func newHarness(t *testing.T, timing kube.Timing, forwards ...string) *harness {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	h := &harness{Cluster: c, timing: timing, dir: dir, kubeconfig: filepath.Join(dir, "kubeconfig")}
+	h := &harness{Cluster: c, timing: timing, dir: dir, kubeconfig: filepath.Join(dir, "kubeconfig"), config: filepath.Join(dir, "config.yaml")}
 	h.Client = &localapi.Client{Socket: filepath.Join(dir, "sock")}
 	h.writeKubeconfig(t)
 	h.configure(t, "addresses: "+nextRange(), forwards...)
@@ -101,7 +102,7 @@ func (h *harness) start(t *testing.T) {
 	started, ended := make(chan struct{}), make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &daemon.Daemon{
-		ConfigPath: h.path("config.yaml"), StateDir: h.path("state"), Socket: h.Socket, Timing: h.timing,
+		ConfigPath: h.config, StateDir: h.path("state"), Socket: h.Socket, Timing: h.timing,
 		Version: status.Version{Version: "test"}, Log: testLog(),
 		Started: func() { close(started) },
 	}

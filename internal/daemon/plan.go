@@ -81,10 +81,10 @@ func makePlan(cfg *config.Config, known map[string]statedir.Forward, seen map[fo
 			continue
 		}
 		ports, sure := seen[f.Workload]
-		if !sure {
-			ports = remembered(known[f.Name].Ports)
+		if k := known[f.Name]; !sure && k.Target == f.Workload.String() {
+			ports = remembered(k.Ports)
 		}
-		p.remember[f.Name] = statedir.Forward{Address: one.address, Ports: toRemember(ports)}
+		p.remember[f.Name] = statedir.Forward{Address: one.address, Ports: toRemember(ports), Target: f.Workload.String()}
 		if !slices.Contains(p.workloads, f.Workload) {
 			p.workloads = append(p.workloads, f.Workload)
 		}
@@ -154,8 +154,10 @@ func (p *plan) planPorts(cfg *config.Config, f config.Forward, one *planned, por
 	http, found := httpPort(f.HTTP, chosen)
 	unknown := len(chosen) == 0 && !f.HTTP.Off // the gateway can say why
 	one.http, one.gateway, one.sure = http, found || unknown, sure
-	if f.HTTP.Name != "" && !found && sure {
-		one.problem = noSuchPort(f.Workload, f.HTTP.Name, ports)
+	if want := f.HTTP; sure && want.Name != "" && !found {
+		one.problem = noSuchPort(f.Workload, want.Name, ports)
+	} else if sure && want.Number != 0 && f.Workload.Kind == forward.Service && !has(ports, want.Number) {
+		one.problem = noSuchPort(f.Workload, strconv.Itoa(int(want.Number)), ports)
 	}
 
 	var raw []uint16
@@ -247,6 +249,10 @@ func choose(wanted []config.Port, ports []kube.Port, kind forward.Kind) (chosen 
 		}
 	}
 	return chosen, missing
+}
+
+func has(ports []kube.Port, number uint16) bool {
+	return slices.ContainsFunc(ports, func(p kube.Port) bool { return p.Number == number })
 }
 
 func noSuchPort(w forward.Workload, want string, ports []kube.Port) status.Condition {

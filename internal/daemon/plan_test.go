@@ -80,6 +80,8 @@ func TestPlanPorts(t *testing.T) {
 		{"a port that does not exist", "ports: [9999, 8000]", []kube.Port{http}, nil, []string{"raw 8000", "gateway -> 8000"}, "service/app has no TCP port 9999"},
 		{"a name that does not exist", "ports: [dbb]", []kube.Port{db}, nil, []string{"gateway -> 0"}, "service/app has no TCP port dbb"},
 		{"an HTTP port that does not exist", "http: web", []kube.Port{http}, nil, []string{"raw 8000"}, "service/app has no TCP port web"},
+		{"an HTTP number that does not exist", "http: 9999", []kube.Port{http}, nil, []string{"raw 8000", "gateway -> 9999"}, "service/app has no TCP port 9999"},
+		{"an HTTP number while nothing is known", "http: 9999", nil, nil, []string{"gateway -> 9999"}, ""},
 		{"nothing known yet: the gateway says why", "", nil, nil, []string{"gateway -> 0"}, ""},
 		{"nothing known yet, numbers given", "ports: [5432], http: none", nil, nil, []string{"raw 5432"}, ""},
 		{"remembered from last time", "", nil, []statedir.Port{{Name: "http", Number: 8000}}, []string{"raw 8000", "gateway -> 8000"}, ""},
@@ -91,7 +93,7 @@ func TestPlanPorts(t *testing.T) {
 			if tt.forward != "" {
 				entry += ", " + tt.forward
 			}
-			known := map[string]statedir.Forward{"app": {Ports: tt.known}}
+			known := map[string]statedir.Forward{"app": {Ports: tt.known, Target: workload("app").String()}}
 			seen := make(map[forward.Workload][]kube.Port)
 			if tt.seen != nil {
 				seen[workload("app")] = tt.seen
@@ -221,7 +223,7 @@ func TestPlanWatchesEachWorkloadOnce(t *testing.T) {
 func TestPlanForgetsWhatWasRemoved(t *testing.T) {
 	known := map[string]statedir.Forward{
 		"gone": {Address: netip.MustParseAddr("127.77.1.2")},
-		"a":    {Address: netip.MustParseAddr("127.77.1.3"), Ports: []statedir.Port{{Number: 80}}},
+		"a":    {Address: netip.MustParseAddr("127.77.1.3"), Ports: []statedir.Port{{Number: 80}}, Target: workload("app").String()},
 	}
 	p := makePlan(parse(t, "name: a, target: app"), known, nil)
 	if _, ok := p.remember["gone"]; ok {
@@ -229,5 +231,19 @@ func TestPlanForgetsWhatWasRemoved(t *testing.T) {
 	}
 	if got := p.remember["a"]; got.Address != known["a"].Address || len(got.Ports) != 1 {
 		t.Errorf("a is remembered as %+v; want it unchanged", got)
+	}
+}
+
+// The ports of another target are of no use.
+func TestPlanForgetsThePortsOfAnotherTarget(t *testing.T) {
+	known := map[string]statedir.Forward{
+		"a": {Address: netip.MustParseAddr("127.77.1.3"), Ports: []statedir.Port{{Number: 5432}}, Target: workload("old").String()},
+	}
+	p := makePlan(parse(t, "name: a, target: app"), known, nil)
+	if len(p.specs) != 0 {
+		t.Errorf("it would listen on %v", p.specs)
+	}
+	if got := p.remember["a"]; got.Address != known["a"].Address || len(got.Ports) != 0 || got.Target != workload("app").String() {
+		t.Errorf("a is remembered as %+v; want the address, and the new target without ports", got)
 	}
 }

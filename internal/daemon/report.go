@@ -1,9 +1,11 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tunneld/tunneld/internal/forward"
@@ -73,14 +75,14 @@ func (f *planned) report(b bindings, cluster kube.Report, counts forward.Counts)
 	if f.address.IsValid() {
 		s.Address = f.address.String()
 	}
-	var unbound []string // why, for each that could not be bound
+	var unbound []error // why, for each that could not be bound
 	wanted := 0
 	plain, secure := b.gateway(f)
 	if f.gateway {
 		for _, g := range []gateway.Binding{plain, secure} {
 			if g.Listener.Addr.IsValid() {
 				wanted++
-				unbound = appendUnbound(unbound, g.Err)
+				unbound = appendError(unbound, g.Err)
 			}
 		}
 		s.URLs = f.urls(plain, secure, b.shared)
@@ -103,7 +105,7 @@ func (f *planned) report(b bindings, cluster kube.Report, counts forward.Counts)
 			raw := b.raw[*p.spec]
 			port.ServedBy = "forward"
 			port.Listen, port.Error = listenText(raw.Addr, raw.Err)
-			unbound = appendUnbound(unbound, raw.Err)
+			unbound = appendError(unbound, raw.Err)
 			if raw.Addr.IsValid() && raw.Addr.Port() != p.number {
 				s.Notes = append(s.Notes, fmt.Sprintf("port %d is at %v, because port %d cannot be bound here", p.number, raw.Addr, p.number))
 			}
@@ -115,24 +117,21 @@ func (f *planned) report(b bindings, cluster kube.Report, counts forward.Counts)
 }
 
 // condition is the first of the states that hold.
-func (f *planned) condition(cluster kube.Report, wanted int, unbound []string) status.Condition {
+func (f *planned) condition(cluster kube.Report, wanted int, unbound []error) status.Condition {
 	all := []status.Condition{f.problem, cluster.Condition}
 	if !f.sure && len(cluster.Ports) > 0 {
 		all = append(all, status.Condition{State: status.Connecting, Cause: "its ports have just become known"})
 	}
-	switch {
-	case len(unbound) > 0 && len(unbound) == wanted:
-		all = append(all, status.Condition{
-			State: status.Failed,
-			Cause: "no listener could be bound: " + unbound[0],
-			Hint:  bindHint(f.address),
-		})
-	case len(unbound) > 0:
-		all = append(all, status.Condition{
-			State: status.Degraded,
-			Cause: "a port could not be bound: " + unbound[0],
-			Hint:  bindHint(f.address),
-		})
+	if len(unbound) > 0 {
+		local := status.Condition{State: status.Degraded, Cause: "a port could not be bound: ", Hint: bindHint(f.address)}
+		if len(unbound) == wanted {
+			local.State, local.Cause = status.Failed, "no listener could be bound: "
+		}
+		local.Cause += unbound[0].Error()
+		if _, ok := errors.AsType[noCA](unbound[0]); ok {
+			local.Hint = "mend it, and start tunneld again"
+		}
+		all = append(all, local)
 	}
 	order := status.States()
 	return slices.MinFunc(all, func(a, b status.Condition) int {
@@ -147,9 +146,9 @@ func rank(order []status.State, s status.State) int {
 	return len(order)
 }
 
-func appendUnbound(all []string, err error) []string {
+func appendError(all []error, err error) []error {
 	if err != nil {
-		return append(all, err.Error())
+		return append(all, err)
 	}
 	return all
 }
@@ -164,25 +163,29 @@ func listenText(addr netip.AddrPort, err error) (listen, problem string) {
 	return addr.String(), ""
 }
 
-// urls are where a browser may go, the best first.
+// urls are where a browser may go, the best first. Names under .localhost lead
+// to the shared listeners, whatever our DNS says.
 func (f *planned) urls(plain, secure gateway.Binding, shared []gateway.Binding) []string {
 	var all []string
-	if len(f.hostnames) > 0 {
-		all = appendURL(all, f.hostnames[0], secure)
-		all = appendURL(all, f.hostnames[0], plain)
-	}
-	if alias := f.name + ".localhost"; slices.Contains(f.hostnames, alias) {
-		for _, tls := range []bool{true, false} {
-			for _, b := range shared {
-				// Who resolves .localhost may try ::1 or 127.0.0.1; the
-				// second is tried by all.
-				if b.Listener.TLS == tls && b.Addr.Addr().Is4() {
-					all = appendURL(all, alias, b)
+	for i, host := range f.hostnames {
+		alias := strings.HasSuffix(host, ".localhost")
+		switch {
+		case alias:
+			for _, tls := range []bool{true, false} {
+				for _, b := range shared {
+					// Who resolves .localhost may try ::1 or 127.0.0.1; the
+					// second is tried by all.
+					if b.Listener.TLS == tls && b.Addr.Addr().Is4() {
+						all = appendURL(all, host, b)
+					}
 				}
 			}
+		case i == 0:
+			all = appendURL(all, host, secure)
+			all = appendURL(all, host, plain)
 		}
 	}
-	return slices.Compact(all)
+	return all
 }
 
 func appendURL(all []string, host string, b gateway.Binding) []string {

@@ -72,6 +72,8 @@ func TestReport(t *testing.T) {
 			[]string{"port 25 is at 127.77.0.1:8025, because port 25 cannot be bound here"}},
 		{"no HTTPS", func(s *scene) { s.secure.Addr, s.secure.Err = netip.AddrPort{}, inUse }, status.Degraded, "a port could not be bound: address already in use",
 			[]string{"http://f.local", "https://f.localhost"}, nil},
+		{"no CA", func(s *scene) { s.secure.Addr, s.secure.Err = netip.AddrPort{}, noCA{errors.New("damaged")} }, status.Degraded,
+			"a port could not be bound: there is no local CA: damaged", []string{"http://f.local", "https://f.localhost"}, nil},
 		{"a raw port could not be bound", func(s *scene) { s.smtp.Addr, s.smtp.Err = netip.AddrPort{}, inUse }, status.Degraded, "a port could not be bound",
 			[]string{"https://f.local", "http://f.local", "https://f.localhost"}, nil},
 		{"nothing could be bound", func(s *scene) {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -192,7 +193,7 @@ func TestShutdown(t *testing.T) {
 		t.Fatal("Serve did not return")
 	}
 	for name, c := range map[string]net.Conn{"silent": silent, "partial": partial} {
-		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%s connection is still open: %v", name, err)
 		}
 	}

@@ -70,12 +70,20 @@ func (m *Meter) Begin() (done func(error)) {
 	}
 }
 
-// Fail counts a failure and remembers why.
+// Fail counts a connection that failed, and remembers why.
 func (m *Meter) Fail(err error) {
 	if m == nil {
 		return
 	}
 	m.failed.Add(1)
+	m.Note(err)
+}
+
+// Note remembers what went wrong, without counting it.
+func (m *Meter) Note(err error) {
+	if m == nil {
+		return
+	}
 	text := err.Error()
 	var e *Error
 	if errors.As(err, &e) {

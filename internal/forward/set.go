@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -16,8 +17,12 @@ import (
 // moveUp is added to a port below 1024 that cannot be bound.
 const moveUp = 8000
 
+// OpenTimeout bounds the opening of a connection to a pod that was picked.
+const OpenTimeout = 15 * time.Second
+
 // A Spec is the desired state of one raw TCP port of a forward. Specs are
-// comparable: equal Specs need no work.
+// comparable: equal Specs need no work, and those that differ in Hold only are
+// the same port.
 type Spec struct {
 	// Name is the forward's name, for messages and meters.
 	Name string
@@ -29,6 +34,12 @@ type Spec struct {
 	TLS bool
 	// Hold is how long a connection waits for a pod; 0 means not at all.
 	Hold time.Duration
+}
+
+// key is the Spec without what may change while it runs.
+func (s Spec) key() Spec {
+	s.Hold = 0
+	return s
 }
 
 // A Set keeps listeners equal to the Specs last applied, and carries what they
@@ -44,8 +55,8 @@ type Set struct {
 
 	applying sync.Mutex // makes Apply and Close one at a time
 
-	mu     sync.Mutex // guards the following
-	ports  map[Spec]*port
+	mu     sync.Mutex     // guards the following
+	ports  map[Spec]*port // by Spec.key
 	closed bool
 }
 
@@ -64,12 +75,13 @@ type Binding struct {
 func (s *Set) Apply(specs []Spec) {
 	s.applying.Lock()
 	defer s.applying.Unlock()
-	want := make(map[Spec]bool, len(specs))
+	want := make(map[Spec]Spec, len(specs))
 	for _, spec := range specs {
-		want[spec] = true
+		want[spec.key()] = spec
 	}
 
 	var gone []*port
+	failed := make(map[Spec]error) // what could not be bound before
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -78,16 +90,17 @@ func (s *Set) Apply(specs []Spec) {
 	if s.ports == nil {
 		s.ports = make(map[Spec]*port)
 	}
-	for spec, p := range s.ports {
-		if !want[spec] {
+	for key, p := range s.ports {
+		spec, still := want[key]
+		switch {
+		case still && p.err == nil:
+			p.spec = spec
+			delete(want, key)
+		case still:
+			failed[key] = p.err
+		default:
 			gone = append(gone, p)
-			delete(s.ports, spec)
-		}
-	}
-	var start []Spec
-	for spec := range want {
-		if p := s.ports[spec]; p == nil || p.err != nil {
-			start = append(start, spec)
+			delete(s.ports, key)
 		}
 	}
 	s.mu.Unlock()
@@ -95,10 +108,15 @@ func (s *Set) Apply(specs []Spec) {
 	for _, p := range gone { // first: their addresses may be wanted again
 		p.close()
 	}
+	// Low ports last: where they move up to is another port's own.
+	start := slices.SortedFunc(maps.Values(want), func(a, b Spec) int { return b.Listen.Compare(a.Listen) })
 	for _, spec := range start {
 		p := s.start(spec)
+		if before := failed[spec.key()]; p.err != nil && (before == nil || before.Error() != p.err.Error()) {
+			p.log.Warn("cannot listen", "addr", spec.Listen, "err", p.err)
+		}
 		s.mu.Lock()
-		s.ports[spec] = p
+		s.ports[spec.key()] = p
 		s.mu.Unlock()
 	}
 }
@@ -108,7 +126,6 @@ func (s *Set) start(spec Spec) *port {
 	p := &port{set: s, spec: spec, log: s.log().With("forward", spec.Name, "port", spec.Target.Port)}
 	p.listener, p.err = s.listen(spec)
 	if p.err != nil {
-		p.log.Warn("cannot listen", "addr", spec.Listen, "err", p.err)
 		return p
 	}
 	p.log.Info("listening", "addr", p.listener.Addr())
@@ -139,8 +156,8 @@ func (s *Set) Bindings() []Binding {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := make([]Binding, 0, len(s.ports))
-	for spec, p := range s.ports {
-		b := Binding{Spec: spec, Err: p.err}
+	for _, p := range s.ports {
+		b := Binding{Spec: p.spec, Err: p.err}
 		if p.err == nil {
 			b.Addr = addrPort(p.listener.Addr())
 		}
@@ -190,7 +207,7 @@ func addrPort(a net.Addr) netip.AddrPort {
 // A port is one running Spec, or why it does not run.
 type port struct {
 	set      *Set
-	spec     Spec
+	spec     Spec // guarded by Set.mu
 	log      *slog.Logger
 	err      error
 	listener net.Listener
@@ -235,11 +252,12 @@ func (p *port) accept() {
 
 // serve finds a pod for a connection and carries it.
 func (p *port) serve(local net.Conn) {
-	meter := p.set.Meters.Of(p.spec.Name)
+	p.set.mu.Lock()
+	spec := p.spec
+	p.set.mu.Unlock()
+	meter := p.set.Meters.Of(spec.Name)
 	done := meter.Begin()
-	ctx, cancel := context.WithTimeout(p.ctx, p.spec.Hold)
-	up, err := Open(ctx, p.set.Backends, p.spec.Target)
-	cancel()
+	up, err := open(p.ctx, p.set.Backends, spec)
 	if err != nil {
 		Reset(local)
 		if p.ctx.Err() != nil {
@@ -249,7 +267,7 @@ func (p *port) serve(local net.Conn) {
 		return
 	}
 	stop := context.AfterFunc(p.ctx, func() {
-		local.Close()
+		Reset(local)
 		up.Close()
 	})
 	err = carry(meter.Count(local), up)
@@ -262,17 +280,25 @@ func (p *port) serve(local net.Conn) {
 	p.log.Debug("connection ended", "client", local.RemoteAddr(), "err", err)
 }
 
-// Open picks a pod and dials it, and picks again as long as nothing was
-// delivered and ctx lasts.
-func Open(ctx context.Context, b Backends, t Target) (Conn, error) {
+// open picks a pod and dials it, and picks again as long as nothing was
+// delivered and the hold lasts.
+func open(ctx context.Context, b Backends, s Spec) (Conn, error) {
+	held, cancel := context.WithTimeout(ctx, s.Hold)
+	defer cancel()
 	for {
-		e, err := b.Pick(ctx, t)
+		e, err := b.Pick(held, s.Target)
 		if err != nil {
 			return nil, err
 		}
-		c, err := b.Dial(ctx, e)
-		if err == nil || !errors.Is(err, ErrNotDelivered) || ctx.Err() != nil {
+		c, err := dial(ctx, b, e)
+		if err == nil || !errors.Is(err, ErrNotDelivered) || held.Err() != nil {
 			return c, err
 		}
 	}
+}
+
+func dial(ctx context.Context, b Backends, e Endpoint) (Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, OpenTimeout)
+	defer cancel()
+	return b.Dial(ctx, e)
 }

@@ -152,8 +152,8 @@ func TestApplyByDifference(t *testing.T) {
 		t.Errorf("the listener of an equal Spec moved from %s to %s", before, after)
 	}
 	exchange(t, dial(t, addr(t, s, "new")), "two")
-	if _, err := goes.Read(make([]byte, 1)); err == nil {
-		t.Error("the connection of a removed Spec lives on")
+	if _, err := goes.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the connection of a removed Spec ends with %v; want a reset: it was cut", err)
 	}
 	var names []string
 	for _, b := range s.Bindings() {
@@ -338,6 +338,78 @@ func TestLowPortMovesUp(t *testing.T) {
 		t.Errorf("tried (-want +got):\n%s", diff)
 	}
 	exchange(t, dial(t, addr(t, s, "low")), "hello")
+}
+
+// A low port that moves up does not take another port's own number.
+func TestLowPortMovesUpBesideTheOthers(t *testing.T) {
+	s := newSet(t, pod(t, echo))
+	taken := make(map[uint16]bool)
+	s.Listen = func(_ forward.Spec, at netip.AddrPort) (net.Listener, error) {
+		if at.Port() < 1024 {
+			return nil, syscall.EACCES
+		}
+		if taken[at.Port()] {
+			return nil, syscall.EADDRINUSE
+		}
+		taken[at.Port()] = true
+		return net.Listen("tcp", anyPort.String())
+	}
+	var specs []forward.Spec
+	for _, port := range []uint16{80, 8080, 443, 8443, 25, 8025} {
+		spec := spec("f")
+		spec.Listen = netip.AddrPortFrom(anyPort.Addr(), port)
+		specs = append(specs, spec)
+	}
+	s.Apply(specs)
+	for _, b := range s.Bindings() {
+		if low := b.Spec.Listen.Port() < 1024; low != (b.Err != nil) {
+			t.Errorf("port %d: %v; want only the low ones to fail", b.Spec.Listen.Port(), b.Err)
+		}
+	}
+}
+
+// A new hold is for the next connection, and ends none.
+func TestHoldMayChange(t *testing.T) {
+	good := pod(t, echo)
+	held := make(chan time.Duration, 1)
+	s := newSet(t, backends{dial: good.dial, pick: func(ctx context.Context, target forward.Target) (forward.Endpoint, error) {
+		deadline, _ := ctx.Deadline()
+		held <- time.Until(deadline)
+		return forward.Endpoint{Target: target}, nil
+	}})
+	f := spec("f")
+	f.Hold = time.Hour
+	s.Apply([]forward.Spec{f})
+	before := dial(t, addr(t, s, "f"))
+	exchange(t, before, "one")
+	if got := <-held; got < 50*time.Minute {
+		t.Errorf("a connection is held for %v; want an hour", got)
+	}
+	f.Hold = time.Minute
+	s.Apply([]forward.Spec{f})
+	exchange(t, before, "two")
+	exchange(t, dial(t, addr(t, s, "f")), "three")
+	if got := <-held; got > time.Minute {
+		t.Errorf("a connection is held for %v; want a minute", got)
+	}
+	if b := s.Bindings(); len(b) != 1 || b[0].Spec != f {
+		t.Errorf("bindings %+v; want the Spec that was applied last", b)
+	}
+}
+
+// Without a hold there is time to dial all the same.
+func TestNoHold(t *testing.T) {
+	good := pod(t, echo)
+	s := newSet(t, backends{dial: func(ctx context.Context, e forward.Endpoint) (forward.Conn, error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		return good.dial(ctx, e)
+	}})
+	f := spec("f")
+	f.Hold = 0
+	s.Apply([]forward.Spec{f})
+	exchange(t, dial(t, addr(t, s, "f")), "hello")
 }
 
 func TestUnboundPortIsTriedAgain(t *testing.T) {

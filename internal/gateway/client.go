@@ -36,7 +36,9 @@ type clientConn struct {
 	net.Conn
 
 	mu     sync.Mutex // guards the following
+	meter  *forward.Meter
 	done   func(error)
+	failed bool
 	closed bool
 }
 
@@ -48,8 +50,24 @@ func (c *clientConn) attribute(m *forward.Meter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.done == nil && !c.closed {
-		c.done = m.Begin()
+		c.meter, c.done = m, m.Begin()
 	}
+}
+
+// fail notes why a request to the meter's forward failed. A connection counts
+// as failed once, however many of its requests fail. It may be called on nil.
+func (c *clientConn) fail(m *forward.Meter, err error) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.meter != m || c.failed {
+		m.Note(err)
+		return
+	}
+	c.failed = true
+	m.Fail(err)
 }
 
 func (c *clientConn) Close() error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -26,6 +27,7 @@ const (
 
 // A Listener is an address on which the gateway serves. Listeners are separate
 // from rows: which rows one serves follows from its address. It is comparable.
+// Those that differ in Otherwise only are the same listener.
 type Listener struct {
 	// Addr is the wanted address; port 0 picks a free one.
 	Addr netip.AddrPort
@@ -38,14 +40,27 @@ type Listener struct {
 	Forward string
 }
 
+// key is the listener without what may change while it runs.
+func (l Listener) key() Listener {
+	l.Otherwise = [3]uint16{}
+	return l
+}
+
+// allows reports whether the listener may be bound to a port.
+func (l Listener) allows(port uint16) bool {
+	return l.Addr.Port() == 0 || l.Addr.Port() == port || slices.Contains(l.Otherwise[:], port)
+}
+
 // A Gateway keeps listeners equal to those last applied and proxies what they
 // accept by its table. Nothing may be changed after the first call. Its methods
 // may be called concurrently.
 type Gateway struct {
 	Backends forward.Backends
-	CA       *localtls.CA
-	Meters   *forward.Meters // nil: nothing is counted
-	Log      *slog.Logger    // nil: none
+	// CA may be nil; then listeners with TLS fail with NoCA.
+	CA     *localtls.CA
+	NoCA   error
+	Meters *forward.Meters // nil: nothing is counted
+	Log    *slog.Logger    // nil: none
 
 	table    atomic.Pointer[Table]
 	building sync.Once
@@ -53,8 +68,8 @@ type Gateway struct {
 
 	applying sync.Mutex // makes Apply and Close one at a time
 
-	mu      sync.Mutex // guards the following
-	servers map[Listener]*server
+	mu      sync.Mutex           // guards the following
+	servers map[Listener]*server // by Listener.key
 	closed  bool
 }
 
@@ -69,11 +84,12 @@ type Binding struct {
 
 // A server is one running Listener, or why it does not run.
 type server struct {
-	http    *http.Server
-	cancel  context.CancelFunc // ends requests in flight, upgraded ones too
-	addr    netip.AddrPort
-	err     error
-	running sync.WaitGroup
+	listener Listener // guarded by Gateway.mu
+	http     *http.Server
+	cancel   context.CancelFunc // ends requests in flight, upgraded ones too
+	addr     netip.AddrPort
+	err      error
+	running  sync.WaitGroup
 }
 
 func (g *Gateway) build() {
@@ -90,6 +106,10 @@ func (g *Gateway) Apply(want []Listener) {
 	g.build()
 	g.applying.Lock()
 	defer g.applying.Unlock()
+	wanted := make(map[Listener]Listener, len(want))
+	for _, l := range want {
+		wanted[l.key()] = l
+	}
 	g.mu.Lock()
 	if g.closed {
 		g.mu.Unlock()
@@ -99,16 +119,18 @@ func (g *Gateway) Apply(want []Listener) {
 		g.servers = make(map[Listener]*server)
 	}
 	var gone []*server
-	for l, s := range g.servers {
-		if !slices.Contains(want, l) {
+	failed := make(map[Listener]error) // what could not be bound before
+	for key, s := range g.servers {
+		l, still := wanted[key]
+		switch {
+		case still && s.err == nil && l.allows(s.addr.Port()):
+			s.listener = l
+			delete(wanted, key)
+		case still && s.err != nil:
+			failed[key] = s.err
+		default:
 			gone = append(gone, s)
-			delete(g.servers, l)
-		}
-	}
-	var start []Listener
-	for _, l := range want {
-		if s := g.servers[l]; s == nil || s.err != nil {
-			start = append(start, l)
+			delete(g.servers, key)
 		}
 	}
 	g.mu.Unlock()
@@ -116,20 +138,26 @@ func (g *Gateway) Apply(want []Listener) {
 	for _, s := range gone { // first: their addresses may be wanted again
 		s.close()
 	}
-	for _, l := range start {
+	for key, l := range wanted {
 		s := g.start(l)
+		if before := failed[key]; s.err != nil && (before == nil || before.Error() != s.err.Error()) {
+			g.log().Debug("gateway cannot listen", "addr", l.Addr, "err", s.err)
+		}
 		g.mu.Lock()
-		g.servers[l] = s
+		g.servers[key] = s
 		g.mu.Unlock()
 	}
 }
 
 func (g *Gateway) start(l Listener) *server {
-	s := new(server)
+	s := &server{listener: l}
+	if l.TLS && g.CA == nil {
+		s.err = g.NoCA
+		return s
+	}
 	ln, err := bind(l)
 	if err != nil {
 		s.err = err
-		g.log().Debug("gateway cannot listen", "addr", l.Addr, "err", err)
 		return s
 	}
 	s.addr, _ = netip.ParseAddrPort(ln.Addr().String())
@@ -188,8 +216,8 @@ func (g *Gateway) Bindings() []Binding {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	all := make([]Binding, 0, len(g.servers))
-	for l, s := range g.servers {
-		all = append(all, Binding{Listener: l, Addr: s.addr, Err: s.err})
+	for _, s := range g.servers {
+		all = append(all, Binding{Listener: s.listener, Addr: s.addr, Err: s.err})
 	}
 	slices.SortFunc(all, func(a, b Binding) int { return a.Listener.Addr.Compare(b.Listener.Addr) })
 	return all
@@ -220,9 +248,34 @@ func (g *Gateway) log() *slog.Logger {
 
 // An exchange is a request on its way through the proxy.
 type exchange struct {
-	row   *Row
-	meter *forward.Meter
-	pod   string // who answered
+	row    *Row
+	meter  *forward.Meter
+	client *clientConn
+	pod    string // who answered
+}
+
+// fail notes that the request could not be carried.
+func (x *exchange) fail(err error) { x.client.fail(x.meter, err) }
+
+// watch notes it if the pod's answer is cut short.
+func (x *exchange) watch(resp *http.Response) {
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		resp.Body = &watchedBody{resp.Body, resp.Request.Context(), x}
+	}
+}
+
+type watchedBody struct {
+	io.ReadCloser
+	request  context.Context
+	exchange *exchange
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF && b.request.Err() == nil {
+		b.exchange.fail(err)
+	}
+	return n, err
 }
 
 type exchangeKey struct{}
@@ -261,8 +314,8 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		http.Error(w, "CONNECT is not served: the gateway is no proxy for other hosts", http.StatusMethodNotAllowed)
 		return
 	}
-	x.row, x.meter = row, g.Meters.Of(row.Forward)
-	clientOf(r).attribute(x.meter)
+	x.row, x.meter, x.client = row, g.Meters.Of(row.Forward), clientOf(r)
+	x.client.attribute(x.meter)
 	g.proxy.reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
 }
 

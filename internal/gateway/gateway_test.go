@@ -301,8 +301,9 @@ func TestPageSaysWhy(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("JSON (-want +got):\n%s", diff)
 	}
-	if counts := h.Meters.Of("app").Counts(); counts.Failed != 2 || !strings.Contains(counts.LastError, "none of the 2 pods") {
-		t.Errorf("counts %+v; want 2 failed, and why", counts)
+	// Two requests on one connection.
+	if counts := h.Meters.Of("app").Counts(); counts.Total != 1 || counts.Failed != 1 || !strings.Contains(counts.LastError, "none of the 2 pods") {
+		t.Errorf("counts %+v; want 1 connection, failed, and why", counts)
 	}
 }
 
@@ -475,14 +476,227 @@ func TestMovesToAnotherPort(t *testing.T) {
 	g := &gateway.Gateway{Backends: new(pods)}
 	defer g.Close()
 	want := netip.MustParseAddrPort(taken.Addr().String())
-	g.Apply([]gateway.Listener{{Addr: want}, {Addr: want, Otherwise: [3]uint16{want.Port(), free.Port()}}})
-	var got []netip.AddrPort
-	for _, b := range g.Bindings() {
-		if b.Err == nil {
-			got = append(got, b.Addr)
+	binding := func(otherwise ...uint16) gateway.Binding {
+		l := gateway.Listener{Addr: want}
+		copy(l.Otherwise[:], otherwise)
+		g.Apply([]gateway.Listener{l})
+		all := g.Bindings()
+		if len(all) != 1 {
+			t.Fatalf("bindings %+v; want one", all)
 		}
+		return all[0]
 	}
-	if len(got) != 1 || got[0] != free {
-		t.Errorf("listens on %v; want only %v: one had nowhere to move", got, free)
+	if b := binding(); b.Err == nil {
+		t.Errorf("listens on %v, with nowhere to move", b.Addr)
+	}
+	if b := binding(want.Port(), free.Port()); b.Err != nil || b.Addr != free {
+		t.Errorf("listens on %v, %v; want %v", b.Addr, b.Err, free)
+	}
+	if b := binding(free.Port(), want.Port()); b.Err != nil || b.Addr != free {
+		t.Errorf("listens on %v, %v; want it to stay on %v", b.Addr, b.Err, free)
+	}
+	if b := binding(want.Port()); b.Err == nil {
+		t.Errorf("listens on %v, which it may not have any more", b.Addr)
+	}
+}
+
+// What may change of a listener while it runs costs no connection.
+func TestOtherPortsToTryAreNoOtherListener(t *testing.T) {
+	p := new(pods)
+	p.add(t, "pod", func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") })
+	h := newHarness(t, p)
+	c := h.client(t)
+	get(t, c, "http://app.local/")
+	var want []gateway.Listener
+	for _, b := range h.Bindings() {
+		b.Listener.Otherwise = [3]uint16{18080}
+		want = append(want, b.Listener)
+	}
+	h.Apply(want)
+	get(t, c, "http://app.local/")
+	if counts := h.Meters.Of("app").Counts(); counts.Total != 1 {
+		t.Errorf("%d connections; want the first one kept", counts.Total)
+	}
+	if got := h.Bindings()[0].Listener.Otherwise; got != want[0].Otherwise {
+		t.Errorf("the ports to try are %v; want the new ones", got)
+	}
+}
+
+// A request that is cut off by the gateway's end is not answered: an empty 200
+// would be a lie.
+func TestCloseAnswersNothing(t *testing.T) {
+	for name, delivered := range map[string]bool{"while it is held": false, "while the app has it": true} {
+		t.Run(name, func(t *testing.T) {
+			for range 20 { // what is told first is a matter of luck
+				if got := statusAtClose(t, delivered); got != "" {
+					t.Fatalf("the client was told %s", got)
+				}
+			}
+		})
+	}
+}
+
+// statusAtClose returns what a request gets that is under way when the gateway
+// is closed.
+func statusAtClose(t *testing.T, delivered bool) string {
+	began := make(chan struct{})
+	p := &pods{pick: func(ctx context.Context, _ forward.Target) error {
+		if delivered {
+			return nil
+		}
+		close(began)
+		<-ctx.Done()
+		return &forward.Error{Kind: forward.ErrUnavailable, Err: ctx.Err()}
+	}}
+	p.add(t, "pod", func(w http.ResponseWriter, r *http.Request) {
+		close(began)
+		<-r.Context().Done()
+	})
+	h := newHarness(t, p)
+	c := h.client(t)
+	answered := make(chan string, 1)
+	go func() {
+		req, _ := http.NewRequest("DELETE", "http://app.local/", nil)
+		resp, err := c.Do(req)
+		if err != nil {
+			answered <- ""
+			return
+		}
+		resp.Body.Close()
+		answered <- resp.Status
+	}()
+	<-began
+	h.Close()
+	return <-answered
+}
+
+// gated is a Backends whose dials can be held up.
+type gated struct {
+	*pods
+	dialling chan chan struct{} // a dial waits until what it sends here is closed
+}
+
+func (g *gated) Dial(ctx context.Context, e forward.Endpoint) (forward.Conn, error) {
+	gate := make(chan struct{})
+	g.dialling <- gate
+	<-gate
+	return g.pods.Dial(ctx, e)
+}
+
+// A connection to a pod is of use, and found by Close, even if the last one
+// before it went while it was being opened.
+func TestConnectionOutlivesTheOneBefore(t *testing.T) {
+	p := &gated{pods: new(pods), dialling: make(chan chan struct{})}
+	finish := make(chan struct{})
+	one := p.add(t, "pod", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/first" {
+			w.Header().Set("Connection", "close")
+			<-finish
+		}
+	})
+	h := newHarness(t, p)
+	c := h.client(t)
+	ended := make(chan error, 2)
+	request := func(path string) (gate chan struct{}) {
+		go func() {
+			resp, err := c.Get("http://app.local" + path)
+			if err == nil {
+				resp.Body.Close()
+			}
+			ended <- err
+		}()
+		return <-p.dialling
+	}
+	close(request("/first"))
+	gate := request("/second")
+	close(finish)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	await.Until(t, "the first connection to be closed", func() bool { return p.openTo(one) == 0 })
+	close(gate)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	get(t, c, "http://app.local/third") // or it would hang in a dial
+	if n := p.openTo(one); n != 1 {
+		t.Errorf("%d connections to the pod; want the second one, kept", n)
+	}
+	closed := make(chan struct{})
+	go func() { h.Close(); close(closed) }()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Fatal("Close waits for a connection that nobody uses")
+	}
+	if n := p.openTo(one); n != 0 {
+		t.Errorf("%d connections to the pod after Close", n)
+	}
+}
+
+// The app sees the request as the client sent it.
+func TestRequestArrivesAsItWasSent(t *testing.T) {
+	p := new(pods)
+	type seen struct {
+		Method, Host, URI, Body, Trailer string
+	}
+	got := make(chan seen, 1)
+	p.add(t, "pod", func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		got <- seen{r.Method, r.Host, r.RequestURI, string(body), r.Trailer.Get("X-Sum")}
+		w.Header().Set("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
+	})
+	h := newHarness(t, p)
+	conn, err := net.Dial("tcp", h.http.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "PUT /a%2Fb?q=1;x=2&bad=100%&c HTTP/1.1\r\nHost: APP.local:8080\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n"+
+		"5\r\nhello\r\n0\r\nX-Sum: 42\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := seen{"PUT", "APP.local:8080", "/a%2Fb?q=1;x=2&bad=100%&c", "hello", "42"}
+	if diff := cmp.Diff(want, <-got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if hsts := resp.Header.Get("Strict-Transport-Security"); hsts != "" {
+		t.Errorf("HSTS is passed on (%s): it would outlive the forward", hsts)
+	}
+}
+
+// An answer that the pod cuts short is a failure, and told.
+func TestCutAnswerIsCounted(t *testing.T) {
+	p := new(pods)
+	p.add(t, "pod", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "10")
+		io.WriteString(w, "half")
+	})
+	h := newHarness(t, p)
+	resp, err := h.client(t).Get("http://app.local/")
+	if err == nil {
+		_, err = io.ReadAll(resp.Body)
+		resp.Body.Close()
+	}
+	if err == nil {
+		t.Error("the client takes half of the answer for all of it")
+	}
+	if counts := h.Meters.Of("app").Counts(); counts.Failed != 1 || counts.LastError == "" {
+		t.Errorf("counts %+v; want one failure, and why", counts)
+	}
+}
+
+func TestWithoutCA(t *testing.T) {
+	broken := errors.New("the key is gone")
+	g := &gateway.Gateway{Backends: new(pods), NoCA: broken}
+	defer g.Close()
+	any := netip.AddrPortFrom(local4, 0)
+	g.Apply([]gateway.Listener{{Addr: any}, {Addr: any, TLS: true}})
+	for _, b := range g.Bindings() {
+		if b.Listener.TLS != errors.Is(b.Err, broken) || b.Listener.TLS == b.Addr.IsValid() {
+			t.Errorf("binding %+v; want only the one with TLS to fail", b)
+		}
 	}
 }

@@ -48,10 +48,12 @@ footer { margin-top: 3em; color: #767676; font-size: .85em }
 // ReverseProxy's ErrorHandler.
 func unavailable(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
-		return // the client has gone away
+		// The client has gone away, or the listener is being closed. To return
+		// would be to answer 200.
+		panic(http.ErrAbortHandler)
 	}
 	x := r.Context().Value(exchangeKey{}).(*exchange)
-	x.meter.Fail(err)
+	x.fail(err)
 	p := page{Status: http.StatusBadGateway, Forward: x.row.Forward, State: status.Degraded, Cause: err.Error()}
 	var e *forward.Error
 	if errors.As(err, &e) {

@@ -1,14 +1,19 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tunneld/tunneld/internal/forward"
@@ -20,8 +25,9 @@ const (
 	// lease, is kept for the next request; maxIdleUpstreams is how many.
 	upstreamIdle     = 30 * time.Second
 	maxIdleUpstreams = 32
-	// openTimeout bounds the opening of a connection to a pod that was picked.
-	openTimeout = 15 * time.Second
+	// replayable is how many bytes of a request's body are read before it is
+	// sent, so that they can be sent again if no pod got them.
+	replayable = 64 << 10
 )
 
 // A proxy sends requests to pods, with one http.Transport for each pod's port,
@@ -34,6 +40,7 @@ type proxy struct {
 
 	mu        sync.Mutex // guards the following
 	upstreams map[upstreamKey]*upstream
+	connected map[*upstream]struct{} // those with connections, retired ones too
 	closed    bool
 }
 
@@ -49,13 +56,18 @@ type upstream struct {
 }
 
 func newProxy(backends forward.Backends, log *slog.Logger) *proxy {
-	p := &proxy{backends: backends, upstreams: make(map[upstreamKey]*upstream)}
+	p := &proxy{
+		backends:  backends,
+		upstreams: make(map[upstreamKey]*upstream),
+		connected: make(map[*upstream]struct{}),
+	}
 	p.reverse = httputil.ReverseProxy{
-		Rewrite:      rewrite,
-		Transport:    roundTripper(p.roundTrip),
-		BufferPool:   new(bufferPool),
-		ErrorHandler: unavailable,
-		ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		Rewrite:        rewrite,
+		Transport:      roundTripper(p.roundTrip),
+		ModifyResponse: modify,
+		BufferPool:     new(bufferPool),
+		ErrorHandler:   unavailable,
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	return p
 }
@@ -64,12 +76,22 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// rewrite keeps the Host that the client sent, and says where the request came
-// from; what the client claims about that is dropped.
+// rewrite keeps the Host and the query that the client sent, and says where the
+// request came from; what the client claims about that is dropped.
 func rewrite(r *httputil.ProxyRequest) {
 	r.Out.URL.Scheme = "http"
 	r.Out.URL.Host = "pod" // a transport has one pod only
+	// ReverseProxy drops parameters that Go cannot parse, such as "a;b".
+	r.Out.URL.RawQuery = r.In.URL.RawQuery
+	r.Out.Trailer = r.In.Trailer // which is filled at the end of the body
 	r.SetXForwarded()
+}
+
+// modify changes a pod's response where the local name is not what the app
+// takes it for: HSTS would outlive the forward, and bind the domain's others.
+func modify(r *http.Response) error {
+	r.Header.Del("Strict-Transport-Security")
+	return nil
 }
 
 // roundTrip picks a pod for the request, and another as long as nothing of it
@@ -84,105 +106,171 @@ func (p *proxy) roundTrip(r *http.Request) (*http.Response, error) {
 	}
 	held, cancel := context.WithTimeout(r.Context(), x.row.Hold)
 	defer cancel()
-	var body *heldBody
-	if r.Body != nil && r.Body != http.NoBody {
-		body = &heldBody{Reader: r.Body}
-		r.Body = body
+	body, err := newBody(r)
+	if err != nil {
+		return nil, fmt.Errorf("read the request: %w", err)
 	}
 	for {
 		e, err := p.backends.Pick(held, target)
 		if err != nil {
 			return nil, err
 		}
+		u, err := p.upstream(x, e)
+		if err != nil {
+			return nil, err
+		}
 		x.pod = e.Pod
-		resp, err := p.upstream(x, e).transport.RoundTrip(r)
-		if err == nil || !errors.Is(err, forward.ErrNotDelivered) || body.started() {
-			return resp, err
+		r.Body = body.next()
+		resp, err := u.transport.RoundTrip(r)
+		if err == nil {
+			x.watch(resp)
+			return resp, nil
+		}
+		if !errors.Is(err, forward.ErrNotDelivered) || !body.again() {
+			return nil, err
 		}
 		x.pod = ""
 	}
 }
 
+// A body is what a request sends, for one attempt after the other.
+type body struct {
+	buffered []byte // all of it, if whole
+	whole    bool
+	stream   *heldBody // nil if whole
+}
+
+// newBody reads a small body, of a length that is known, and leaves others to
+// be read by who sends them.
+func newBody(r *http.Request) (*body, error) {
+	switch {
+	case r.Body == nil || r.Body == http.NoBody:
+		return &body{whole: true}, nil
+	case r.ContentLength <= 0 || r.ContentLength > replayable:
+		return &body{stream: &heldBody{Reader: r.Body}}, nil
+	}
+	all := make([]byte, r.ContentLength)
+	if _, err := io.ReadFull(r.Body, all); err != nil {
+		return nil, err
+	}
+	return &body{buffered: all, whole: true}, nil
+}
+
+// next is the body for the next attempt.
+func (b *body) next() io.ReadCloser {
+	switch {
+	case !b.whole:
+		return b.stream
+	case len(b.buffered) == 0:
+		return http.NoBody
+	}
+	return io.NopCloser(bytes.NewReader(b.buffered))
+}
+
+// again reports whether there can be another attempt.
+func (b *body) again() bool { return b.whole || !b.stream.started() }
+
 // A heldBody is a request body that a failed attempt does not close, and that
 // knows whether any of it is gone. The server closes it in the end.
 type heldBody struct {
 	io.Reader
-	mu   sync.Mutex
-	read bool
+	read atomic.Bool
 }
 
 func (b *heldBody) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	b.read = true
-	b.mu.Unlock()
+	b.read.Store(true)
 	return b.Reader.Read(p)
 }
 
 func (b *heldBody) Close() error { return nil }
 
-func (b *heldBody) started() bool {
-	if b == nil {
-		return false
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.read
-}
+func (b *heldBody) started() bool { return b.read.Load() }
 
-// upstream returns the transport to a pod's port.
-func (p *proxy) upstream(x *exchange, e forward.Endpoint) *upstream {
+// upstream returns what leads to a pod's port.
+func (p *proxy) upstream(x *exchange, e forward.Endpoint) (*upstream, error) {
 	key := upstreamKey{x.row.Forward, e}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed {
+		return nil, net.ErrClosed
+	}
 	if u := p.upstreams[key]; u != nil {
-		return u
+		return u, nil
 	}
 	u := new(upstream)
 	meter := x.meter
 	u.transport = &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			ctx, cancel := context.WithTimeout(ctx, openTimeout)
-			defer cancel()
-			conn, err := p.backends.Dial(ctx, e)
-			if err != nil {
-				return nil, err
-			}
-			return p.use(key, u, meter.CountPod(conn))
+			return p.dial(ctx, key, u, meter)
 		},
 		DisableCompression:  true, // what the client asks for is passed on
 		MaxIdleConnsPerHost: maxIdleUpstreams,
 		IdleConnTimeout:     upstreamIdle,
 	}
 	p.upstreams[key] = u
-	return u
+	return u, nil
 }
 
-// use counts a connection of the upstream, and closes the upstream's idle ones
-// when the pod retires.
-func (p *proxy) use(key upstreamKey, u *upstream, conn forward.Conn) (net.Conn, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
+// dial opens a connection for the upstream's transport.
+func (p *proxy) dial(ctx context.Context, key upstreamKey, u *upstream, meter *forward.Meter) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, forward.OpenTimeout)
+	defer cancel()
+	conn, err := p.backends.Dial(ctx, key.endpoint)
+	if err != nil {
+		p.count(key, u, 0)
+		return nil, err
+	}
+	if !p.count(key, u, 1) {
 		conn.Close()
 		return nil, net.ErrClosed
 	}
-	u.conns++
+	return p.use(key, u, meter.CountPod(conn)), nil
+}
+
+// count changes the number of an upstream's connections, by 0 after a dial that
+// failed. It keeps the upstream in the map as long as it has any, and reports
+// whether it may have one more: not after close.
+func (p *proxy) count(key upstreamKey, u *upstream, change int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed && change > 0 {
+		return false
+	}
+	u.conns += change
+	current := p.upstreams[key]
+	if u.conns == 0 {
+		delete(p.connected, u)
+		if current == u {
+			delete(p.upstreams, key)
+		}
+		return true
+	}
+	p.connected[u] = struct{}{}
+	if change > 0 {
+		p.watching.Add(1) // before close waits
+		if current == nil {
+			p.upstreams[key] = u // it was dropped while this one was opened
+		}
+	}
+	return true
+}
+
+// use returns a counted connection of the upstream, and closes the upstream's
+// idle ones when the pod retires.
+func (p *proxy) use(key upstreamKey, u *upstream, conn forward.Conn) net.Conn {
 	closed := make(chan struct{})
-	p.watching.Go(func() {
+	go func() {
+		defer p.watching.Done()
 		select {
 		case <-conn.Retiring():
 			p.retire(key, u)
 		case <-closed:
 		}
-	})
+	}()
 	return &upstreamConn{Conn: conn, release: sync.OnceFunc(func() {
 		close(closed)
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if u.conns--; u.conns == 0 && p.upstreams[key] == u {
-			delete(p.upstreams, key)
-		}
-	})}, nil
+		p.count(key, u, -1)
+	})}
 }
 
 // retire lets no new request go to the upstream, and closes its connections as
@@ -202,8 +290,8 @@ func (p *proxy) retire(key upstreamKey, u *upstream) {
 func (p *proxy) close() {
 	p.mu.Lock()
 	p.closed = true
-	all := p.upstreams
-	p.upstreams = nil
+	clear(p.upstreams)
+	all := slices.Collect(maps.Keys(p.connected))
 	p.mu.Unlock()
 	for _, u := range all {
 		u.transport.CloseIdleConnections()

@@ -85,7 +85,7 @@ func TestRoundTrips(t *testing.T) {
 		},
 		Reload:     func(context.Context) error { asked = append(asked, "reload"); return nil },
 		Configured: func() ([]byte, error) { return []byte("forwards: []\n"), nil },
-		RootPEM:    func() []byte { return []byte("PEM") },
+		RootPEM:    func() ([]byte, error) { return []byte("PEM"), nil },
 		Logs: func(_ context.Context, forward string, n int, follow bool) iter.Seq[status.LogRecord] {
 			return func(yield func(status.LogRecord) bool) {
 				yield(status.LogRecord{Msg: fmt.Sprintf("logs %s %d %v", forward, n, follow)})

@@ -37,7 +37,7 @@ type Server struct {
 	// Configured is the configured forwards in the form of the file.
 	Configured func() ([]byte, error)
 	// RootPEM is the certificate that clients must trust.
-	RootPEM func() []byte
+	RootPEM func() ([]byte, error)
 	// Logs yields the last n records of a forward, or of all if forward is
 	// empty, and goes on until ctx is done if follow is set.
 	Logs func(ctx context.Context, forward string, n int, follow bool) iter.Seq[status.LogRecord]
@@ -84,7 +84,9 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /v0/version", func(w http.ResponseWriter, r *http.Request) { reply(w, s.Version) })
 	mux.HandleFunc("GET /v0/status", func(w http.ResponseWriter, r *http.Request) { reply(w, s.Status()) })
 	mux.HandleFunc("POST /v0/forwards", s.add)
-	mux.HandleFunc("GET /v0/forwards", s.configured)
+	mux.HandleFunc("GET /v0/forwards", func(w http.ResponseWriter, r *http.Request) {
+		text(w, "application/yaml", s.Configured)
+	})
 	mux.HandleFunc("DELETE /v0/forwards/{name}", func(w http.ResponseWriter, r *http.Request) {
 		done(w, s.Remove(r.Context(), r.PathValue("name")))
 	})
@@ -93,8 +95,7 @@ func (s *Server) handler() http.Handler {
 		done(w, s.Reload(r.Context()))
 	})
 	mux.HandleFunc("GET /v0/ca.pem", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/x-pem-file")
-		w.Write(s.RootPEM())
+		text(w, "application/x-pem-file", s.RootPEM)
 	})
 	mux.HandleFunc("GET /v0/logs", s.logs)
 	return s.guard(mux)
@@ -146,16 +147,6 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) {
 	reply(w, answer)
 }
 
-func (s *Server) configured(w http.ResponseWriter, r *http.Request) {
-	text, err := s.Configured()
-	if err != nil {
-		fail(w, err)
-		return
-	}
-	w.Header().Set("Content-Type", "application/yaml")
-	w.Write(text)
-}
-
 func (s *Server) wait(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	if text := r.FormValue("timeout"); text != "" {
@@ -203,6 +194,16 @@ func done(w http.ResponseWriter, err error) {
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+func text(w http.ResponseWriter, mediaType string, get func() ([]byte, error)) {
+	body, err := get()
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", mediaType)
+	w.Write(body)
 }
 
 func reply(w http.ResponseWriter, body any) {

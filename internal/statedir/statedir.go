@@ -43,6 +43,8 @@ type Forward struct {
 	// Ports let the listeners of a forward be bound before its cluster can be
 	// reached. Empty means that it never was.
 	Ports []Port `json:"ports,omitempty"`
+	// Target is what the Ports are of.
+	Target string `json:"target,omitempty"`
 }
 
 // A Dir is a state directory that this process has for itself. Its methods may
@@ -53,6 +55,7 @@ type Dir struct {
 
 	mu       sync.Mutex // guards the following, and the file
 	forwards map[string]Forward
+	unsaved  bool // the file says something else
 }
 
 // file is the layout of forwards.json.
@@ -89,6 +92,7 @@ func Open(path string) (*Dir, error) {
 		return nil, fmt.Errorf("open the state directory: %w", err)
 	}
 	d := &Dir{path: path, release: release}
+	d.sweep()
 	if err := d.read(); err != nil {
 		release()
 		return nil, fmt.Errorf("read the state directory: %w", err)
@@ -104,6 +108,14 @@ func (d *Dir) Close() { d.release() }
 
 func (d *Dir) filename() string { return filepath.Join(d.path, "forwards.json") }
 
+// sweep removes what a write that was killed left behind.
+func (d *Dir) sweep() {
+	left, _ := filepath.Glob(filepath.Join(d.path, "."+filepath.Base(d.filename())+".*.tmp"))
+	for _, name := range left {
+		os.Remove(name)
+	}
+}
+
 func (d *Dir) read() error {
 	data, err := os.ReadFile(d.filename())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -111,6 +123,11 @@ func (d *Dir) read() error {
 	}
 	if err != nil {
 		return err
+	}
+	// Of a newer file nothing is known but where its version stands.
+	var head struct{ Version int }
+	if json.Unmarshal(data, &head) == nil && head.Version > version {
+		return fmt.Errorf("%w: %s has version %d, and this program knows %d", ErrNewer, d.filename(), head.Version, version)
 	}
 	var f file
 	if err := json.Unmarshal(data, &f); err != nil {
@@ -121,9 +138,6 @@ func (d *Dir) read() error {
 			return fmt.Errorf("%s: %w", d.filename(), err)
 		}
 		return nil
-	}
-	if f.Version > version {
-		return fmt.Errorf("%w: %s has version %d, and this program knows %d", ErrNewer, d.filename(), f.Version, version)
 	}
 	d.forwards = f.Forwards
 	return nil
@@ -137,14 +151,18 @@ func (d *Dir) Forwards() map[string]Forward {
 }
 
 // SetForwards remembers forwards in place of what was. It writes nothing if
-// nothing changed. If it fails, the old state is still on disk and in memory.
+// nothing changed. If it cannot write, they are remembered for as long as the
+// process lives, and the next call tries again.
 func (d *Dir) SetForwards(forwards map[string]Forward) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	same := func(a, b Forward) bool { return a.Address == b.Address && slices.Equal(a.Ports, b.Ports) }
-	if maps.EqualFunc(d.forwards, forwards, same) {
+	same := func(a, b Forward) bool {
+		return a.Address == b.Address && a.Target == b.Target && slices.Equal(a.Ports, b.Ports)
+	}
+	if !d.unsaved && maps.EqualFunc(d.forwards, forwards, same) {
 		return nil
 	}
+	d.forwards, d.unsaved = maps.Clone(forwards), true
 	data, err := json.MarshalIndent(file{Version: version, Forwards: forwards}, "", "  ")
 	if err != nil {
 		return err
@@ -152,6 +170,6 @@ func (d *Dir) SetForwards(forwards map[string]Forward) error {
 	if err := atomicfile.Write(d.filename(), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write the state directory: %w", err)
 	}
-	d.forwards = maps.Clone(forwards)
+	d.unsaved = false
 	return nil
 }

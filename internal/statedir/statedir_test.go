@@ -78,17 +78,21 @@ func TestOneProcessAtATime(t *testing.T) {
 
 func TestNewerVersionIsRefusedUnharmed(t *testing.T) {
 	path := t.TempDir()
-	text := `{"version": 2, "forwards": {"x": {"address": "127.77.0.1", "new": true}}}`
 	file := filepath.Join(path, "forwards.json")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	_, err := statedir.Open(path)
-	if !errors.Is(err, statedir.ErrNewer) || !strings.Contains(err.Error(), "version 2") {
-		t.Errorf("open: %v; want ErrNewer", err)
-	}
-	if now, _ := os.ReadFile(file); string(now) != text {
-		t.Errorf("the file was changed to %s", now)
+	for _, text := range []string{
+		`{"version": 2, "forwards": {"x": {"address": "127.77.0.1", "new": true}}}`,
+		`{"version": 2, "forwards": ["another", "shape"]}`,
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := statedir.Open(path)
+		if !errors.Is(err, statedir.ErrNewer) || !strings.Contains(err.Error(), "version 2") {
+			t.Errorf("open: %v; want ErrNewer", err)
+		}
+		if now, _ := os.ReadFile(file); string(now) != text {
+			t.Errorf("the file was changed to %s", now)
+		}
 	}
 }
 
@@ -105,21 +109,41 @@ func TestUnreadableFileIsSetAside(t *testing.T) {
 	}
 }
 
-// What cannot be written is not taken for remembered.
+// A full disk changes no address while the process lives, and is tried again.
 func TestFailureToWrite(t *testing.T) {
-	path := t.TempDir()
+	path := filepath.Join(t.TempDir(), "state")
 	d := open(t, path)
-	if err := d.SetForwards(sample); err != nil {
-		t.Fatal(err)
-	}
 	if err := os.RemoveAll(path); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.SetForwards(nil); err == nil {
-		t.Error("no error from a directory that is gone")
+	for range 2 {
+		if err := d.SetForwards(sample); err == nil {
+			t.Error("no error from a directory that is gone")
+		}
+		if diff := cmp.Diff(sample, d.Forwards(), addrs); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
 	}
-	if diff := cmp.Diff(sample, d.Forwards(), addrs); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.SetForwards(sample); err != nil {
+		t.Errorf("when the directory is back: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(path, "forwards.json")); err != nil {
+		t.Errorf("it was not tried again: %v", err)
+	}
+}
+
+func TestWhatAKilledWriteLeftIsRemoved(t *testing.T) {
+	path := t.TempDir()
+	left := filepath.Join(path, ".forwards.json.1234.tmp")
+	if err := os.WriteFile(left, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open(t, path)
+	if _, err := os.Stat(left); err == nil {
+		t.Error("it is still there")
 	}
 }
 

@@ -77,6 +77,8 @@ type Config struct {
 	Error string `json:"error"`
 	// Restart names what the file says that takes effect at the next start.
 	Restart string `json:"restart,omitempty"`
+	// Unwatched says why a saved file is not seen at once, if so.
+	Unwatched string `json:"unwatched,omitempty"`
 }
 
 // A Cluster is a context of a kubeconfig file. Two files may name different
