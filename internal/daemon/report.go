@@ -119,6 +119,9 @@ func (f *planned) report(b bindings, cluster kube.Report, counts forward.Counts)
 // condition is the first of the states that hold.
 func (f *planned) condition(cluster kube.Report, wanted int, unbound []error) status.Condition {
 	all := []status.Condition{f.problem, cluster.Condition}
+	if c := f.nowhere(cluster); c.State != "" {
+		all = append(all, c)
+	}
 	if !f.sure && len(cluster.Ports) > 0 {
 		all = append(all, status.Condition{State: status.Connecting, Cause: "its ports have just become known"})
 	}
@@ -137,6 +140,24 @@ func (f *planned) condition(cluster kube.Report, wanted int, unbound []error) st
 	return slices.MinFunc(all, func(a, b status.Condition) int {
 		return rank(order, a.State) - rank(order, b.State)
 	})
+}
+
+// nowhere is the condition of the forward's ports that no pod has, if there are
+// any: it works in part, or not at all.
+func (f *planned) nowhere(cluster kube.Report) status.Condition {
+	var first status.Condition
+	missing := 0
+	for _, p := range f.ports {
+		if c, ok := cluster.Nowhere[p.number]; ok {
+			if missing++; missing == 1 {
+				first = c
+			}
+		}
+	}
+	if missing > 0 && missing < len(f.ports) {
+		first.State = status.Degraded
+	}
+	return first
 }
 
 func rank(order []status.State, s status.State) int {

@@ -86,6 +86,18 @@ func TestReport(t *testing.T) {
 			s.smtp.Addr, s.smtp.Err = netip.AddrPort{}, inUse
 			s.cluster.Condition = status.Condition{State: status.Offline, Cause: "away"}
 		}, status.Offline, "away", []string{"https://f.local", "http://f.local", "https://f.localhost"}, nil},
+		{"one port leads nowhere", func(s *scene) {
+			s.cluster.Nowhere = map[uint16]status.Condition{25: {State: status.NoEndpoints, Cause: "port 25 leads nowhere"}}
+		}, status.Degraded, "port 25 leads nowhere", []string{"https://f.local", "http://f.local", "https://f.localhost"}, nil},
+		{"a port leads nowhere that is not forwarded", func(s *scene) {
+			s.cluster.Nowhere = map[uint16]status.Condition{26: {State: status.NoEndpoints, Cause: "port 26 leads nowhere"}}
+		}, status.Ready, "", []string{"https://f.local", "http://f.local", "https://f.localhost"}, nil},
+		{"all ports lead nowhere", func(s *scene) {
+			s.cluster.Nowhere = make(map[uint16]status.Condition)
+			for _, port := range []uint16{25, 443, 8000} {
+				s.cluster.Nowhere[port] = status.Condition{State: status.NoEndpoints, Cause: "it leads nowhere"}
+			}
+		}, status.NoEndpoints, "it leads nowhere", []string{"https://f.local", "http://f.local", "https://f.localhost"}, nil},
 		{"what is left out is noted", func(s *scene) { s.cluster.Notes = []string{"port 53 is UDP"} }, status.Ready, "",
 			[]string{"https://f.local", "http://f.local", "https://f.localhost"}, []string{"port 53 is UDP"}},
 	}

@@ -10,8 +10,8 @@ import (
 
 // afterEOF is how long a client may go on sending after the pod has ended its
 // side. Container runtimes close both directions about a second after either
-// ends, so what comes later would be lost anyway.
-const afterEOF = 2 * time.Second
+// ends, and tell us only then, so what comes later is lost in any case.
+const afterEOF = 500 * time.Millisecond
 
 // carry copies both ways until both directions have ended, and closes local.
 // The pod's end of stream, and only that, becomes a clean end for the client;
@@ -35,7 +35,9 @@ func carry(local net.Conn, up Conn) error {
 		<-uploaded
 		return err
 	}
-	local.SetReadDeadline(time.Now().Add(afterEOF))
+	end := time.Now().Add(afterEOF)
+	local.SetReadDeadline(end)
+	up.SetWriteDeadline(end) // or what nobody reads would wait for ever
 	<-uploaded
 	return local.Close()
 }

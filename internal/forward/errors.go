@@ -14,6 +14,9 @@ var (
 	// ErrNotDelivered: nothing reached the app, so it is safe to pick again
 	// and send the same bytes.
 	ErrNotDelivered = errors.New("not delivered")
+	// ErrInterrupted: the stream ended early, and what the app has seen of it is
+	// not known.
+	ErrInterrupted = errors.New("interrupted")
 	// ErrUnavailable: there was nothing to carry the connection to, and the
 	// hold ran out or waiting would not help.
 	ErrUnavailable = errors.New("unavailable")

@@ -271,11 +271,10 @@ func (p *port) serve(local net.Conn) {
 		up.Close()
 	})
 	err = carry(meter.Count(local), up)
-	if stop() {
-		up.Close()
-	} else {
+	if !stop() {
 		err = nil // ended by us
 	}
+	up.Close() // waits, if it is being closed
 	done(err)
 	p.log.Debug("connection ended", "client", local.RemoteAddr(), "err", err)
 }

@@ -62,7 +62,14 @@ const (
 	retryDeniedMax = time.Minute
 	// probeTimeout bounds an upgrade that no connection waits for.
 	probeTimeout = 10 * time.Second
+	// sureDenials is how many checks in a row must be denied until it is sure
+	// that a login is needed: a plugin gets new credentials after the first.
+	sureDenials = 2
 )
+
+// errReplaced tells a Pick that its cluster is closed: there may be another one
+// by now.
+var errReplaced = errors.New("the cluster was replaced")
 
 // A cluster is one context of one kubeconfig.
 type cluster struct {
@@ -70,9 +77,9 @@ type cluster struct {
 	log     *slog.Logger
 	changed func()
 	timing  Timing
-	// outdated asks for a reload, because the kubeconfig says something new. It
-	// does not block.
-	outdated func()
+	// outdated asks for a reload of the cluster, because the kubeconfig says
+	// something new. It does not block.
+	outdated func(*cluster)
 
 	err    *forward.Error // why the context cannot be used; nil if it can
 	said   entries        // of the kubeconfig
@@ -91,11 +98,15 @@ type cluster struct {
 	namespaces map[string]*namespace
 	waiters    int // Picks that wait
 	turn       uint64
+	denials    int  // checks in a row whose credentials were denied
+	closed     bool // Picks that wait shall look for another cluster
+
+	answering time.Duration // how long the last check took; for run only
 }
 
 // newCluster starts following the cluster. Its problems, a missing context
 // among them, are told by what it reports.
-func newCluster(id ID, userAgent string, timing Timing, log *slog.Logger, changed, outdated func()) *cluster {
+func newCluster(id ID, userAgent string, timing Timing, log *slog.Logger, changed func(), outdated func(*cluster)) *cluster {
 	c := &cluster{
 		id:         id,
 		log:        log.With("context", id.Context),
@@ -122,6 +133,7 @@ func newCluster(id ID, userAgent string, timing Timing, log *slog.Logger, change
 				State: status.Failed, Cause: fmt.Sprintf("context %s cannot be used: %v", id.Context, err),
 			}}
 		}
+		c.running.Go(func() { c.awaitKubeconfig(ctx) })
 		return c
 	}
 	c.pool = &portforward.Pool{
@@ -137,21 +149,58 @@ func newCluster(id ID, userAgent string, timing Timing, log *slog.Logger, change
 	return c
 }
 
-// sameAs reports whether the kubeconfig now says what it said when c was made.
-func (c *cluster) sameAs() bool {
-	to, err := readAccess(c.id)
-	return err == nil && c.err == nil && reflect.DeepEqual(to.said, c.said)
+// awaitKubeconfig waits until the kubeconfig says something else than that the
+// cluster cannot be used.
+func (c *cluster) awaitKubeconfig(ctx context.Context) {
+	for ctx.Err() == nil {
+		c.sleep(ctx, c.timing.RetryInUse)
+		if !c.upToDate() {
+			c.outdated(c)
+		}
+	}
 }
 
-// close ends every connection and waits.
+// upToDate reports whether the kubeconfig says what it said when c was made. It
+// is taken to do so if it cannot be read now, but could be then.
+func (c *cluster) upToDate() bool {
+	to, err := readAccess(c.id)
+	if c.err != nil {
+		return err != nil && err.Error() == c.err.Error()
+	}
+	if e, ok := errors.AsType[*forward.Error](err); ok {
+		return e.State == status.Failed
+	}
+	return reflect.DeepEqual(to.said, c.said)
+}
+
+// inherit takes over the workloads of the cluster that c is to replace.
+func (c *cluster) inherit(old *cluster) {
+	old.mu.Lock()
+	defer old.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for w, u := range old.uses {
+		c.uses[w] = newUse()
+		if c.uses[w].last = u.last; u.active > 0 {
+			c.uses[w].last = time.Now()
+		}
+	}
+	c.poke()
+}
+
+// close ends every connection and waits. Picks that wait are told at once.
 func (c *cluster) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.notify()
 	c.stop()
 	c.running.Wait()
 	if c.pool != nil {
 		c.pool.Close()
 		c.client.close()
 	}
-	c.notify()
+	c.changed()
 }
 
 // notify tells everyone who waits, and the owner, that something changed.
@@ -211,43 +260,50 @@ func (c *cluster) run(ctx context.Context) {
 	var tried time.Time
 	var last status.State
 	for ctx.Err() == nil {
-		if state := c.link.condition().State; state != last {
-			c.log.Info("cluster", "state", state, "was", last, "cause", c.link.condition().Cause)
-			last = state
+		cond := c.link.condition()
+		if cond.State != last {
+			c.log.Info("cluster", "state", cond.State, "was", last, "cause", cond.Cause)
+			last = cond.State
 			c.notify()
 		}
-		if !c.link.up() {
-			c.unfollow()
-			since := time.Since(tried)
-			if c.waiting() > 0 {
-				retry = min(retry, c.timing.RetryInUse)
-			}
-			if since < retry && !c.hurryUp() {
-				c.sleep(ctx, retry-since)
-				continue
-			}
-			c.check(ctx)
-			tried = time.Now()
-			retry = c.nextRetry(retry)
-			if !c.link.up() && !c.sameAs() {
-				c.outdated() // somebody has logged in, or made the cluster anew
-			}
+		if c.link.up() {
+			retry = 0
+			c.watch(ctx)
 			continue
 		}
-		retry = 0
-		c.follow(ctx)
-		c.retire()
-		switch used := c.inUse(); {
-		case used && c.link.quiet() >= c.timing.Quiet:
-			c.check(ctx)
-		case used:
-			c.prove(ctx)
-			c.sleep(ctx, c.timing.Watch)
-		case c.link.asking(): // silence has to be noticed
-			c.sleep(ctx, c.timing.Watch)
-		default:
-			c.sleep(ctx, 0)
+		c.unfollow()
+		c.client.close() // a connection that is dead shall not be asked again
+		if cond.State == status.Offline && c.waiting() > 0 {
+			retry = min(retry, c.timing.RetryInUse)
 		}
+		if since := time.Since(tried); since < retry && !c.hurryUp() {
+			c.sleep(ctx, retry-since)
+			continue
+		}
+		c.check(ctx)
+		tried = time.Now()
+		retry = c.nextRetry(retry)
+		if !c.link.up() && !c.upToDate() {
+			c.outdated(c) // somebody has logged in, or made the cluster anew
+		}
+	}
+}
+
+// watch looks after a cluster whose link is up, and waits until something has
+// happened, or it is time to look again.
+func (c *cluster) watch(ctx context.Context) {
+	c.follow(ctx)
+	c.retire()
+	switch used := c.inUse(); {
+	case c.hurryUp() || used && c.link.quiet() >= c.timing.Quiet:
+		c.check(ctx)
+	case used:
+		c.prove(ctx)
+		c.sleep(ctx, c.timing.Watch)
+	case c.link.asking(): // silence has to be noticed
+		c.sleep(ctx, c.timing.Watch)
+	default:
+		c.sleep(ctx, 0)
 	}
 }
 
@@ -265,9 +321,11 @@ func (c *cluster) hurryUp() bool {
 // given, or 0.
 func (c *cluster) nextRetry(last time.Duration) time.Duration {
 	first, limit := c.timing.Retry, c.timing.RetryIdle
-	switch {
-	case c.link.condition().State == status.NeedsLogin:
+	switch denied := c.link.condition().State == status.NeedsLogin; {
+	case denied && c.surelyDenied():
 		first, limit = c.timing.RetryDenied, retryDeniedMax
+	case denied:
+		limit = c.timing.Retry
 	case c.inUse():
 		limit = c.timing.RetryInUse
 	}
@@ -290,20 +348,58 @@ func (c *cluster) sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// check asks the API server for a sign of life.
+// check asks the API server for a sign of life. One that is known to be slow
+// gets more time, and so does one that is not believed to answer anyway.
 func (c *cluster) check(ctx context.Context) {
-	limited, cancel := context.WithTimeout(ctx, c.timing.Answer)
-	defer cancel()
-	if err := c.client.check(limited); err != nil && limited.Err() != nil && ctx.Err() == nil {
-		c.link.dead()
-		c.client.close() // what comes next shall not wait for a dead connection
+	limit := min(max(c.timing.Answer, 2*c.answering), silenceLimit-c.timing.Quiet)
+	if !c.link.up() {
+		limit = silenceLimit
 	}
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	began := time.Now()
+	err := c.client.check(limited)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil && limited.Err() != nil {
+		c.link.dead(began)
+	} else {
+		c.answering = time.Since(began)
+	}
+	c.mu.Lock()
+	if c.denials++; c.link.condition().State != status.NeedsLogin {
+		c.denials = 0
+	}
+	sure := c.denials == sureDenials
+	c.mu.Unlock()
+	if sure {
+		c.notify() // connections need not wait any more
+	}
+}
+
+// surelyDenied reports whether credentials were denied again and again.
+func (c *cluster) surelyDenied() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.denials >= sureDenials
+}
+
+// hopeless reports whether waiting will not help a connection.
+func (c *cluster) hopeless(s status.State) bool {
+	switch s {
+	case status.Failed, status.Forbidden:
+		return true
+	case status.NeedsLogin:
+		return c.surelyDenied()
+	}
+	return false
 }
 
 // follow runs the mirrors of every namespace in use, and ends the others.
 func (c *cluster) follow(ctx context.Context) {
+	var left []*namespace
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	used := make(map[string]bool)
 	for w := range c.uses {
 		used[w.Namespace] = true
@@ -316,9 +412,13 @@ func (c *cluster) follow(ctx context.Context) {
 	}
 	for name, n := range c.namespaces {
 		if !used[name] {
-			n.stop()
+			left = append(left, n)
 			delete(c.namespaces, name)
 		}
+	}
+	c.mu.Unlock()
+	for _, n := range left { // without the lock, which its mirrors may want
+		n.stop()
 	}
 }
 
@@ -343,23 +443,21 @@ func (c *cluster) retire() {
 		}
 	}
 	for _, pod := range c.pool.Pods() {
-		if !stay[pod] {
-			c.pool.Retire(pod)
-		}
+		c.pool.SetRetiring(pod, !stay[pod])
 	}
 }
 
 // prove sees to it that each workload in use has an upgraded connection, so
 // that its state is known, and so that the next connection need not wait; and
-// that pods that could not be reached are tried again.
+// that what did not work is tried again.
 func (c *cluster) prove(ctx context.Context) {
 	for w, lately := range c.wantedUses() {
 		if !lately {
 			continue
 		}
 		v := c.view(w)
-		suspects := c.suspects(w, v)
-		if len(suspects) == 0 && c.proven(w, v) {
+		suspects, denied := c.suspects(w, v)
+		if len(suspects) == 0 && !denied && c.proven(w, v) {
 			continue
 		}
 		busy := true
@@ -373,18 +471,22 @@ func (c *cluster) prove(ctx context.Context) {
 		}
 		c.running.Go(func() {
 			defer c.count(w, func(u *use) { u.probing = false })
-			for _, b := range suspects {
-				if err := c.probePod(ctx, w, b); err != nil {
-					c.log.Debug("probe", "pod", b.pod, "err", err)
-				}
-			}
-			if len(suspects) == 0 {
-				if err := c.probe(ctx, w); err != nil {
-					c.log.Debug("probe", "workload", w.Ref(), "err", err)
-				}
-			}
+			err := c.probeAll(ctx, w, suspects, denied)
+			c.log.Debug("probe", "workload", w.Ref(), "err", err)
 		})
 	}
+}
+
+// probeAll probes the suspects or, if there are none, any pod.
+func (c *cluster) probeAll(ctx context.Context, w forward.Workload, suspects []backend, denied bool) error {
+	if len(suspects) == 0 {
+		return c.probe(ctx, w, denied)
+	}
+	var errs []error
+	for _, b := range suspects {
+		errs = append(errs, c.probePod(ctx, w, b, denied))
+	}
+	return errors.Join(errs...)
 }
 
 // proven reports whether an upgraded connection to some pod of w answers.
@@ -479,6 +581,12 @@ func (c *cluster) report(w forward.Workload) Report {
 	}
 	r := Report{Condition: judge(f), Ports: f.view.ports, Notes: f.view.notes}
 	r.Ready, _, r.Total = f.view.count()
+	for port, cause := range f.view.nowhere {
+		if r.Nowhere == nil {
+			r.Nowhere = make(map[uint16]status.Condition)
+		}
+		r.Nowhere[port] = leadsNowhere(w, cause)
+	}
 	return r
 }
 
@@ -528,6 +636,15 @@ func (c *cluster) await(ctx context.Context, t forward.Target) (forward.Endpoint
 	}()
 	for {
 		next := c.next()
+		c.mu.Lock()
+		closed, gone := c.closed, c.uses[t.Workload] == nil
+		c.mu.Unlock()
+		switch {
+		case closed:
+			return forward.Endpoint{}, errReplaced
+		case gone:
+			return forward.Endpoint{}, unconfigured(t.Workload)
+		}
 		var again time.Time
 		if c.link.up() {
 			e, later, ok := c.pick(t)
@@ -536,7 +653,11 @@ func (c *cluster) await(ctx context.Context, t forward.Target) (forward.Endpoint
 			}
 			again = later
 		}
-		if cond := c.report(t.Workload).Condition; ctx.Err() != nil || hopeless(cond.State) || c.view(t.Workload).obstacle != "" {
+		v := c.view(t.Workload)
+		if cond := c.report(t.Workload).Condition; ctx.Err() != nil || c.hopeless(cond.State) || v.obstacle != "" {
+			if cause := v.nowhere[t.Port]; cause != "" {
+				cond = leadsNowhere(t.Workload, cause)
+			}
 			return forward.Endpoint{}, &forward.Error{Kind: forward.ErrUnavailable, Condition: cond, Err: ctx.Err()}
 		}
 		until(ctx, next, again)

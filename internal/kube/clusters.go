@@ -30,7 +30,7 @@ type Clusters struct {
 	mu        sync.Mutex // guards the following
 	clusters  map[ID]*cluster
 	closed    bool
-	reloading bool // a reload is about to begin
+	reloading map[*cluster]bool // a reload of it is about to begin
 
 	running sync.WaitGroup // what reloadSoon starts
 }
@@ -42,6 +42,8 @@ type Report struct {
 	Ports []Port
 	// Notes name what is not carried, and why.
 	Notes []string
+	// Nowhere are the ports that no pod has although pods are ready.
+	Nowhere map[uint16]status.Condition
 	// Ready and Total count pods.
 	Ready, Total int
 }
@@ -114,23 +116,25 @@ func (cs *Clusters) install(made map[ID]*cluster) (replaced []*cluster) {
 }
 
 // Reload reads the kubeconfigs again. Clusters of which they say something new
-// are connected to anew, which ends their connections; for the others a check
-// is made at once, even where the last one was refused.
-func (cs *Clusters) Reload() {
+// are connected to anew, which ends their connections; the others are checked
+// at once, even where the last check was refused. A file that cannot be read,
+// perhaps since it is being written, changes nothing for a cluster that works.
+func (cs *Clusters) Reload() { cs.reload(cs.all()) } // none after Close
+
+func (cs *Clusters) reload(some []*cluster) {
 	cs.applying.Lock()
 	defer cs.applying.Unlock()
 	made := make(map[ID]*cluster)
-	for _, c := range cs.all() { // none after Close
-		if c.sameAs() {
+	for _, c := range some {
+		if cs.cluster(c.id) != c {
+			continue // it was replaced meanwhile
+		}
+		if c.upToDate() {
 			c.hurry()
 			continue
 		}
 		fresh := cs.newCluster(c.id)
-		ws := make(map[forward.Workload]bool)
-		for w := range c.wantedUses() {
-			ws[w] = true
-		}
-		fresh.use(ws)
+		fresh.inherit(c)
 		made[c.id] = fresh
 	}
 	for _, old := range cs.install(made) {
@@ -138,20 +142,23 @@ func (cs *Clusters) Reload() {
 	}
 }
 
-// reloadSoon reloads in the background. A cluster asks for it, which Reload may
-// have to wait for.
-func (cs *Clusters) reloadSoon() {
+// reloadSoon reloads a cluster in the background. The cluster itself asks for
+// it, which a reload may have to wait for.
+func (cs *Clusters) reloadSoon(c *cluster) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	if cs.closed || cs.reloading {
+	if cs.closed || cs.reloading[c] {
 		return
 	}
-	cs.reloading = true
+	if cs.reloading == nil {
+		cs.reloading = make(map[*cluster]bool)
+	}
+	cs.reloading[c] = true
 	cs.running.Go(func() {
 		cs.mu.Lock()
-		cs.reloading = false
+		delete(cs.reloading, c)
 		cs.mu.Unlock()
-		cs.Reload()
+		cs.reload([]*cluster{c})
 	})
 }
 
@@ -208,16 +215,22 @@ func (cs *Clusters) Clusters() []status.Cluster {
 	return out
 }
 
-// Pick implements forward.Backends.
+// Pick implements forward.Backends. A Pick that waits moves on to the cluster
+// that replaces its own.
 func (cs *Clusters) Pick(ctx context.Context, t forward.Target) (forward.Endpoint, error) {
-	c := cs.cluster(idOf(t.Workload))
-	if c == nil {
-		return forward.Endpoint{}, unconfigured(t.Workload)
+	for {
+		c := cs.cluster(idOf(t.Workload))
+		if c == nil {
+			return forward.Endpoint{}, unconfigured(t.Workload)
+		}
+		if c.err != nil {
+			return forward.Endpoint{}, c.err
+		}
+		e, err := c.await(ctx, t)
+		if err != errReplaced {
+			return e, err
+		}
 	}
-	if c.err != nil {
-		return forward.Endpoint{}, c.err
-	}
-	return c.await(ctx, t)
 }
 
 // Dial implements forward.Backends.
@@ -243,7 +256,7 @@ func (cs *Clusters) Probe(ctx context.Context, w forward.Workload) error {
 	if c.err != nil {
 		return c.err
 	}
-	return c.probe(ctx, w)
+	return c.probe(ctx, w, false)
 }
 
 func unconfigured(w forward.Workload) error {

@@ -2,6 +2,8 @@ package kube
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -70,6 +72,8 @@ func judge(f facts) status.Condition {
 func noEndpoints(v view, w forward.Workload, total int) status.Condition {
 	c := status.Condition{State: status.NoEndpoints, Hint: kubectl(w, "get pods")}
 	switch {
+	case len(v.nowhere) > 0:
+		return leadsNowhere(w, v.nowhere[slices.Min(slices.Collect(maps.Keys(v.nowhere)))])
 	case len(v.strays) > 0:
 		c.Cause = fmt.Sprintf("the endpoints of %s are no pods (%s), and port-forward goes to pods only", w.Ref(), strings.Join(v.strays, ", "))
 		c.Hint = kubectl(w, "get endpointslices")
@@ -83,12 +87,19 @@ func noEndpoints(v view, w forward.Workload, total int) status.Condition {
 	return c
 }
 
+// leadsNowhere is the condition of a port that no pod has.
+func leadsNowhere(w forward.Workload, cause string) status.Condition {
+	return status.Condition{State: status.NoEndpoints, Cause: cause, Hint: kubectl(w, "describe "+w.Ref())}
+}
+
 // count returns how many pods are ready, how many serve though they are
-// terminating or not ready, and how many there are.
+// terminating or not ready, and how many there are. A pod that has none of the
+// workload's ports is not ready for it.
 func (v view) count() (ready, serving, total int) {
 	for _, b := range v.backends {
 		total++
 		switch {
+		case !b.carries():
 		case b.ready:
 			ready++
 		case b.serving:

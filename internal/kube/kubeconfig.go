@@ -72,10 +72,23 @@ type access struct {
 	said entries
 }
 
+// entries are what a connection follows from, without what other programs note
+// down beside it. The context's namespace is not among it: a workload has its
+// own.
 type entries struct {
-	context *api.Context
 	cluster *api.Cluster
 	user    *api.AuthInfo
+}
+
+func entriesOf(raw *api.Config, context *api.Context) entries {
+	e := entries{raw.Clusters[context.Cluster].DeepCopy(), raw.AuthInfos[context.AuthInfo].DeepCopy()}
+	if e.cluster != nil {
+		e.cluster.LocationOfOrigin, e.cluster.Extensions = "", nil
+	}
+	if e.user != nil {
+		e.user.LocationOfOrigin, e.user.Extensions = "", nil
+	}
+	return e
 }
 
 // readAccess reads what the kubeconfig says about a context. Its error is a
@@ -89,7 +102,6 @@ func readAccess(id ID) (access, error) {
 	if context == nil {
 		return access{}, noSuchContext(raw, id)
 	}
-	said := entries{context.DeepCopy(), raw.Clusters[context.Cluster].DeepCopy(), raw.AuthInfos[context.AuthInfo].DeepCopy()}
 	overrides := &clientcmd.ConfigOverrides{CurrentContext: id.Context}
 	config, err := clientcmd.NewNonInteractiveClientConfig(*raw, id.Context, overrides, nil).ClientConfig()
 	if err != nil {
@@ -97,7 +109,7 @@ func readAccess(id ID) (access, error) {
 			fmt.Sprintf("context %s cannot be used: %v", id.Context, err),
 			"kubectl config view --minify --context "+id.Context, err)
 	}
-	return access{rest: config, namespace: cmp.Or(context.Namespace, "default"), said: said}, nil
+	return access{rest: config, namespace: cmp.Or(context.Namespace, "default"), said: entriesOf(raw, context)}, nil
 }
 
 func noSuchContext(raw *api.Config, id ID) error {

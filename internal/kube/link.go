@@ -87,6 +87,9 @@ func (l *link) tell(o outcome) {
 	case o.denied != nil:
 		l.denied = o.denied
 	case !o.silent && l.open == 0 && l.failure == nil:
+		if before == status.Offline { // what was noticed is not undone by looking away
+			l.failure = errSilent
+		}
 		l.asked = time.Time{} // nobody wants to know any more
 	}
 	after := l.stateLocked()
@@ -96,12 +99,12 @@ func (l *link) tell(o outcome) {
 	}
 }
 
-// dead notes that a check got no answer: the link is down although no error
-// says so.
-func (l *link) dead() {
+// dead notes that a check that began at the given time got no answer: the link
+// is down although no error says so, unless another question was answered since.
+func (l *link) dead(began time.Time) {
 	l.mu.Lock()
 	before := l.stateLocked()
-	if l.failure == nil && l.denied == nil {
+	if l.failure == nil && l.denied == nil && !l.answered.After(began) {
 		l.failure = errSilent
 	}
 	after := l.stateLocked()
@@ -159,9 +162,13 @@ func (l *link) condition() status.Condition {
 		c.Cause = fmt.Sprintf("the certificate of the API server at %s is not the one that context %s expects: %v", l.host, l.context, l.failure)
 		c.Hint = "kubectl config view --minify --context " + l.context
 	case status.Offline:
-		c.Cause = fmt.Sprintf("the API server at %s has not answered since %s", l.host, l.asked.Format(time.TimeOnly))
-		if l.failure != nil && l.failure != errSilent {
+		switch {
+		case l.failure != nil && l.failure != errSilent:
 			c.Cause = fmt.Sprintf("the API server at %s cannot be reached: %v", l.host, l.failure)
+		case l.answered.IsZero():
+			c.Cause = fmt.Sprintf("the API server at %s does not answer", l.host)
+		default:
+			c.Cause = fmt.Sprintf("the API server at %s has not answered since %s", l.host, l.answered.Format(time.TimeOnly))
 		}
 		c.Hint = fmt.Sprintf("check the network or the VPN (kubectl --context %s version); it is tried again by itself", l.context)
 	case status.Connecting:

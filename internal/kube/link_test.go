@@ -60,7 +60,22 @@ func TestLink(t *testing.T) {
 		}, status.Ready},
 		{"a check without an answer", func(l *link) {
 			l.ask()(answer(200))
-			l.dead()
+			time.Sleep(time.Second)
+			l.dead(time.Now())
+		}, status.Offline},
+		{"a check without an answer, and one to another question", func(l *link) {
+			l.ask()(answer(200))
+			began := time.Now()
+			time.Sleep(2 * time.Second)
+			l.ask()(answer(101))
+			time.Sleep(time.Second)
+			l.dead(began)
+		}, status.Ready},
+		{"nobody wants to know any more, but it was silent for too long", func(l *link) {
+			l.ask()(answer(200))
+			watch := l.ask()
+			time.Sleep(silenceLimit + time.Second)
+			watch(withdrawn)
 		}, status.Offline},
 	}
 	for _, tt := range tests {

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"sync"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,6 +20,10 @@ type object interface {
 	runtime.Object
 }
 
+// maxMirrorRetry bounds the wait after a list or a watch that failed, so that a
+// right that was granted is seen before a state is 10 s old.
+const maxMirrorRetry = 5 * time.Second
+
 // A mirror is a copy of all objects of one kind in one namespace, which a
 // cache.Reflector keeps while its run runs; what it holds outlives a run. It
 // implements cache.ReflectorStore.
@@ -26,8 +31,8 @@ type mirror[T object] struct {
 	resource  string
 	namespace string
 	client    rest.Interface
-	example   T              // for the Reflector
-	group     func(T) string // nil: objects are not grouped
+	example   T                // for the Reflector
+	groupsOf  func(T) []string // nil: objects are not grouped
 	timing    Timing
 	changed   func()
 
@@ -35,11 +40,12 @@ type mirror[T object] struct {
 	items  map[string]T
 	groups map[string]map[string]T
 	synced bool
-	denied error // the last answer was 403
+	// The last answer was 403. A role may lack either of the verbs.
+	listDenied, watchDenied error
 }
 
-func newMirror[T object](timing Timing, namespace, resource string, c rest.Interface, example T, group func(T) string, changed func()) *mirror[T] {
-	return &mirror[T]{timing: timing, namespace: namespace, resource: resource, client: c, example: example, group: group, changed: changed}
+func newMirror[T object](timing Timing, namespace, resource string, c rest.Interface, example T, groupsOf func(T) []string, changed func()) *mirror[T] {
+	return &mirror[T]{timing: timing, namespace: namespace, resource: resource, client: c, example: example, groupsOf: groupsOf, changed: changed}
 }
 
 // run follows the objects until ctx is done.
@@ -48,33 +54,45 @@ func (m *mirror[T]) run(ctx context.Context) {
 	noting := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			list, err := plain.ListWithContext(ctx, o)
-			m.note(err)
+			m.noteList(err)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			w, err := plain.WatchWithContext(ctx, o)
-			m.note(err)
+			m.noteWatch(err)
 			return w, err
 		},
 	}
 	cache.NewReflectorWithOptions(noting, m.example, m, cache.ReflectorOptions{
 		Name: m.namespace + "/" + m.resource,
 		Backoff: &wait.Backoff{
-			Duration: m.timing.Retry, Cap: m.timing.RetryIdle, Factor: 2, Jitter: 0.5, Steps: 16,
+			Duration: m.timing.Retry, Cap: min(m.timing.RetryIdle, maxMirrorRetry), Factor: 2, Jitter: 0.5, Steps: 16,
 		},
 	}).RunWithContext(ctx)
 }
 
-// note remembers a refusal, and forgets it on success.
-func (m *mirror[T]) note(err error) {
+func (m *mirror[T]) noteList(err error) { m.note(err, &m.listDenied) }
+
+// noteWatch: a watch may take the place of a list, so that works too.
+func (m *mirror[T]) noteWatch(err error) { m.note(err, &m.watchDenied, &m.listDenied) }
+
+// note remembers a refusal of the first verb, and forgets those of all the
+// verbs on success.
+func (m *mirror[T]) note(err error, verbs ...*error) {
 	if err != nil && !apierrors.IsForbidden(err) {
 		return // the link has seen it
 	}
 	m.mu.Lock()
-	was := m.denied
-	m.denied = err
+	before := m.refusalLocked()
+	*verbs[0] = err
+	if err == nil {
+		for _, verb := range verbs {
+			*verb = nil
+		}
+	}
+	after := m.refusalLocked()
 	m.mu.Unlock()
-	if (was == nil) != (err == nil) {
+	if (before == nil) != (after == nil) {
 		m.changed()
 	}
 }
@@ -83,7 +101,14 @@ func (m *mirror[T]) note(err error) {
 func (m *mirror[T]) refusal() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.denied
+	return m.refusalLocked()
+}
+
+func (m *mirror[T]) refusalLocked() error {
+	if m.listDenied != nil {
+		return m.listDenied
+	}
+	return m.watchDenied
 }
 
 // complete reports whether all objects have been seen once.
@@ -167,14 +192,12 @@ func (m *mirror[T]) put(obj T) {
 		m.items, m.groups = make(map[string]T), make(map[string]map[string]T)
 	}
 	m.items[obj.GetName()] = obj
-	if m.group == nil {
-		return
+	for _, group := range m.groupsIn(obj) {
+		if m.groups[group] == nil {
+			m.groups[group] = make(map[string]T)
+		}
+		m.groups[group][obj.GetName()] = obj
 	}
-	group := m.group(obj)
-	if m.groups[group] == nil {
-		m.groups[group] = make(map[string]T)
-	}
-	m.groups[group][obj.GetName()] = obj
 }
 
 // remove drops the object of that name; mu is held.
@@ -184,11 +207,17 @@ func (m *mirror[T]) remove(name string) {
 		return
 	}
 	delete(m.items, name)
-	if m.group != nil {
-		group := m.group(obj)
+	for _, group := range m.groupsIn(obj) {
 		delete(m.groups[group], name)
 		if len(m.groups[group]) == 0 {
 			delete(m.groups, group)
 		}
 	}
+}
+
+func (m *mirror[T]) groupsIn(obj T) []string {
+	if m.groupsOf == nil {
+		return nil
+	}
+	return m.groupsOf(obj)
 }

@@ -38,9 +38,8 @@ func newNamespace(name string, k *client, timing Timing, changed func()) *namesp
 	return &namespace{
 		services: newMirror(timing, name, "services", k.core, &corev1.Service{}, nil, changed),
 		slices: newMirror(timing, name, "endpointslices", k.discovery, &discoveryv1.EndpointSlice{},
-			func(s *discoveryv1.EndpointSlice) string { return s.Labels[discoveryv1.LabelServiceName] }, changed),
-		pods: newMirror(timing, name, "pods", k.core, &corev1.Pod{},
-			func(p *corev1.Pod) string { return p.Status.PodIP }, changed),
+			func(s *discoveryv1.EndpointSlice) []string { return []string{s.Labels[discoveryv1.LabelServiceName]} }, changed),
+		pods:         newMirror(timing, name, "pods", k.core, &corev1.Pod{}, podIPs, changed),
 		deployments:  newMirror(timing, name, "deployments", k.apps, &appsv1.Deployment{}, nil, changed),
 		statefulSets: newMirror(timing, name, "statefulsets", k.apps, &appsv1.StatefulSet{}, nil, changed),
 		following:    make(map[follower]bool),
@@ -111,6 +110,18 @@ func (n *namespace) view(w forward.Workload) view {
 		}
 	}
 	return view{}
+}
+
+// podIPs are a pod's addresses, one for each family.
+func podIPs(p *corev1.Pod) []string {
+	ips := make([]string, len(p.Status.PodIPs))
+	for i, ip := range p.Status.PodIPs {
+		ips[i] = ip.IP
+	}
+	if len(ips) == 0 && p.Status.PodIP != "" {
+		ips = append(ips, p.Status.PodIP)
+	}
+	return ips
 }
 
 // podAt finds a running pod by its IP. Pods on the host's network share one.

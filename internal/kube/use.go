@@ -81,8 +81,8 @@ func (b backend) key() string { return b.pod + "/" + b.uid }
 func (c *cluster) pick(t forward.Target) (e forward.Endpoint, again time.Time, ok bool) {
 	v := c.view(t.Workload)
 	carrying := slices.DeleteFunc(v.backends, func(b backend) bool {
-		_, carries := b.port(t.Port)
-		return !carries
+		_, has := b.port(t.Port)
+		return !has
 	})
 	b, again, ok := c.choose(t.Workload, carrying)
 	if !ok {
@@ -106,7 +106,7 @@ func (c *cluster) choose(w forward.Workload, backends []backend) (best backend, 
 	now := time.Now()
 	var bestLeases int
 	for _, b := range backends {
-		if !b.ready && !b.serving {
+		if !b.carries() || !b.ready && !b.serving {
 			continue
 		}
 		if f, failing := u.failing[b.key()]; failing && now.Before(f.until) {
@@ -201,45 +201,60 @@ func (c *cluster) dial(ctx context.Context, e forward.Endpoint) (forward.Conn, e
 		return &conn{Lease: lease, cluster: c, use: u, endpoint: e}, nil
 	}
 	c.notify()
-	failed := &forward.Error{Kind: forward.ErrNotDelivered, Err: err}
-	if state := c.report(w).Condition; ctx.Err() != nil || hopeless(state.State) {
-		failed.Kind, failed.Condition = forward.ErrUnavailable, state
+	failed := &forward.Error{Kind: forward.ErrNotDelivered, Condition: c.report(w).Condition, Err: err}
+	if c.hopeless(failed.State) {
+		failed.Kind = forward.ErrUnavailable
 	}
 	return nil, failed
 }
 
-// probe proves that some pod of the workload can be reached.
-func (c *cluster) probe(ctx context.Context, w forward.Workload) error {
+// probe proves that some pod of the workload can be reached. With upgrade, it
+// proves that upgrades are allowed, too.
+func (c *cluster) probe(ctx context.Context, w forward.Workload, upgrade bool) error {
 	b, _, ok := c.choose(w, c.view(w).backends)
 	if !ok {
 		return &forward.Error{Kind: forward.ErrUnavailable, Condition: c.report(w).Condition}
 	}
-	return c.probePod(ctx, w, b)
+	return c.probePod(ctx, w, b, upgrade)
 }
 
 // probePod proves that a pod can be reached.
-func (c *cluster) probePod(ctx context.Context, w forward.Workload, b backend) error {
-	c.count(w, func(u *use) { u.opening++ })
+func (c *cluster) probePod(ctx context.Context, w forward.Workload, b backend, upgrade bool) error {
+	c.mu.Lock()
+	u := c.uses[w]
+	if u == nil {
+		c.mu.Unlock()
+		return unconfigured(w)
+	}
+	u.opening++
+	c.mu.Unlock()
+
 	limited, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	err := c.pool.Probe(limited, podOf(w, b))
+	probe := c.pool.Probe
+	if upgrade {
+		probe = c.pool.ProbeUpgrade
+	}
+	err := probe(limited, podOf(w, b))
 	c.opened(w, b, err)
-	c.count(w, func(u *use) { u.opening-- })
+	c.mu.Lock()
+	u.opening--
+	c.mu.Unlock()
 	c.notify()
 	return err
 }
 
 // suspects are the pods to which the last open failed, and whose turn to be
-// tried again has come. What is known of pods that are gone is forgotten.
-func (c *cluster) suspects(w forward.Workload, v view) []backend {
+// tried again has come; denied says that the last upgrade was. What is known of
+// pods that are gone is forgotten.
+func (c *cluster) suspects(w forward.Workload, v view) (suspects []backend, denied bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	u := c.uses[w]
 	if u == nil {
-		return nil
+		return nil, false
 	}
 	there := make(map[string]bool)
-	var suspects []backend
 	for _, b := range v.backends {
 		there[b.key()] = true
 		if f, ok := u.failing[b.key()]; ok && (b.ready || b.serving) && time.Now().After(f.until) {
@@ -249,7 +264,7 @@ func (c *cluster) suspects(w forward.Workload, v view) []backend {
 	gone := func(key string, _ failure) bool { return !there[key] }
 	maps.DeleteFunc(u.failing, gone)
 	maps.DeleteFunc(u.turns, func(key string, _ uint64) bool { return !there[key] })
-	return suspects
+	return suspects, u.denied != nil
 }
 
 // count changes the use of a workload, if it is still configured.
@@ -259,11 +274,6 @@ func (c *cluster) count(w forward.Workload, change func(*use)) {
 	if u := c.uses[w]; u != nil {
 		change(u)
 	}
-}
-
-// hopeless reports whether waiting will not help a connection.
-func hopeless(s status.State) bool {
-	return s == status.Failed || s == status.NeedsLogin || s == status.Forbidden
 }
 
 // A conn is a lease that tells its cluster what becomes of it.
@@ -333,31 +343,41 @@ func (c *conn) heard() {
 }
 
 // explain turns a lease's error into one that crosses the line, and remembers
-// what it says about the pod.
+// what it says about the pod. What is said after the app has answered says
+// nothing about the next connection.
 func (c *conn) explain(err error) error {
-	var said *portforward.StreamError
-	if !errors.As(err, &said) {
+	said, isStream := errors.AsType[*portforward.StreamError](err)
+	if !isStream && !errors.Is(err, portforward.ErrLinkDead) {
 		return err
 	}
-	e := c.endpoint
+	e, answered := c.endpoint, c.answered.Load()
 	b := backend{pod: e.Pod, uid: e.UID}
-	if errors.Is(err, portforward.ErrPodGone) {
+	f := failure{pod: b.key()}
+	kind := forward.ErrInterrupted
+	switch {
+	case !isStream:
+		return &forward.Error{Kind: kind, Err: err, Condition: status.Condition{
+			State: status.Degraded, Cause: fmt.Sprintf("the connection to pod %s was lost", e.Pod),
+		}}
+	case errors.Is(err, portforward.ErrPodGone):
 		c.cluster.opened(e.Target.Workload, b, err)
 		c.cluster.notify()
-		return &forward.Error{Kind: forward.ErrNotDelivered, Err: err}
-	}
-	f := failure{pod: b.key()}
-	kind := forward.ErrUnavailable
-	if errors.Is(err, portforward.ErrRefused) {
+		if !answered {
+			kind = forward.ErrNotDelivered
+		}
+		return &forward.Error{Kind: kind, Err: err}
+	case errors.Is(err, portforward.ErrRefused):
 		kind = forward.ErrRefused
 		f.cause = fmt.Sprintf("pod %s refuses connections to port %d", e.Pod, e.Port)
-	} else {
+	default:
 		f.cause = fmt.Sprintf("port %d of pod %s: %s", e.Port, e.Pod, said.Text)
 	}
-	c.cluster.mu.Lock()
-	c.use.refused[e.Target.Port] = f
-	c.cluster.mu.Unlock()
-	c.cluster.notify()
+	if !answered {
+		c.cluster.mu.Lock()
+		c.use.refused[e.Target.Port] = f
+		c.cluster.mu.Unlock()
+		c.cluster.notify()
+	}
 	return &forward.Error{Kind: kind, Err: err, Condition: status.Condition{
 		State: status.Degraded, Cause: f.cause, Hint: kubectl(e.Target.Workload, "describe pod "+e.Pod),
 	}}

@@ -29,6 +29,9 @@ type view struct {
 	// notes name what is left out, and why.
 	notes    []string
 	backends []backend
+	// nowhere are the ports that no pod has, though there are ready ones, and
+	// why.
+	nowhere map[uint16]string
 	// strays are endpoint addresses that belong to no pod.
 	strays []string
 }
@@ -51,6 +54,9 @@ func (b backend) port(n uint16) (uint16, bool) {
 	p, ok := b.ports[n]
 	return p, ok
 }
+
+// carries reports whether the pod has any of the workload's ports.
+func (b backend) carries() bool { return b.ports == nil || len(b.ports) > 0 }
 
 func (v view) port(n uint16) bool {
 	return slices.ContainsFunc(v.ports, func(p Port) bool { return p.Number == n })
@@ -114,9 +120,35 @@ func viewService(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, podAt fu
 		}
 	}
 	v.backends = sorted(slices.Collect(maps.Values(merged)))
+	v.nowhere = leadingNowhere(svc, v.backends)
 	slices.Sort(v.strays)
 	v.strays = slices.Compact(v.strays)
 	return v
+}
+
+// leadingNowhere finds the TCP ports of a Service that none of its ready pods
+// has, which is so if their target is a name that no container gives a port.
+func leadingNowhere(svc *corev1.Service, backends []backend) map[uint16]string {
+	var nowhere map[uint16]string
+	up := func(b backend) bool { return b.ready || b.serving }
+	if !slices.ContainsFunc(backends, up) {
+		return nil
+	}
+	for _, p := range svc.Spec.Ports {
+		n := uint16(p.Port)
+		has := func(b backend) bool { _, ok := b.port(n); return ok && up(b) }
+		if cmp.Or(p.Protocol, corev1.ProtocolTCP) != corev1.ProtocolTCP || slices.ContainsFunc(backends, has) {
+			continue
+		}
+		if nowhere == nil {
+			nowhere = make(map[uint16]string)
+		}
+		nowhere[n] = fmt.Sprintf("port %s of service/%s leads to no port of its pods", describe(p.Name, n), svc.Name)
+		if target := p.TargetPort.StrVal; target != "" {
+			nowhere[n] = fmt.Sprintf("port %s of service/%s leads to a port named %q, which none of its pods has", describe(p.Name, n), svc.Name, target)
+		}
+	}
+	return nowhere
 }
 
 // backendOf finds the pod of an endpoint. Conditions that are absent mean what

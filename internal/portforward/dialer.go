@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -132,12 +133,24 @@ func (d *Dialer) dialWebSocket(ctx context.Context, target string) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	// The websocket library heeds a context's deadline, but not that it is
+	// cancelled, once it is connected.
+	stop := func() bool { return true }
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		stop = context.AfterFunc(ctx, func() { info.Conn.Close() })
+	}})
+	req, err := http.NewRequestWithContext(traced, http.MethodGet, target, nil)
 	if err != nil {
 		return nil, err
 	}
 	conn, err := websocket.Negotiate(d.wrap(rt), holder, req, pfconst.WebsocketsSPDYTunnelingPortForwardV1)
-	if err != nil {
+	switch {
+	case !stop(): // closed under our hands
+		if err == nil {
+			conn.Close()
+		}
+		return nil, context.Cause(ctx)
+	case err != nil:
 		return nil, unwrapUpgradeFailure(err)
 	}
 	return portforward.NewTunnelingConnectionWithLogger(klog.Background(), conn), nil

@@ -25,11 +25,7 @@ const (
 	typeGoAway    = 7
 )
 
-const (
-	flagFin = 0x01
-
-	rstCancel = 5
-)
+const flagFin = 0x01
 
 // A frameHeader is the first eight bytes of any frame.
 type frameHeader struct {
@@ -67,12 +63,6 @@ func appendControlHeader(dst []byte, kind uint16, flags byte, length int) []byte
 func appendDataHeader(dst []byte, stream uint32, flags byte, length int) []byte {
 	dst = binary.BigEndian.AppendUint32(dst, stream)
 	return binary.BigEndian.AppendUint32(dst, uint32(flags)<<24|uint32(length))
-}
-
-func appendRst(dst []byte, stream, code uint32) []byte {
-	dst = appendControlHeader(dst, typeRstStream, 0, 8)
-	dst = binary.BigEndian.AppendUint32(dst, stream)
-	return binary.BigEndian.AppendUint32(dst, code)
 }
 
 func appendPing(dst []byte, id uint32) []byte {

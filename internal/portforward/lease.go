@@ -23,10 +23,12 @@ type Lease struct {
 	deadline deadline // for reads
 	overdue  deadline // for writes
 	writing  atomic.Bool
+	sent     atomic.Bool // something was written
 
-	// pod and done are set by the pool before the lease is handed out.
-	pod  *podConns
-	done func(l *Lease, clean bool)
+	// The following are set by the pool before the lease is handed out.
+	pod     *podConns
+	retired <-chan struct{}
+	done    func(l *Lease, clean bool)
 
 	errorText  []byte // touched only by the session's reader
 	errorEnded atomic.Bool
@@ -146,6 +148,7 @@ func (l *Lease) readErr() error {
 func (l *Lease) Write(p []byte) (int, error) {
 	l.writing.Store(true)
 	defer l.writing.Store(false)
+	l.sent.Store(true)
 	late := l.overdue.expired()
 	total := 0
 	for len(p) > 0 {
@@ -186,13 +189,24 @@ func (l *Lease) writeErr() error {
 // as the end of its input: port-forward has no true half-close.
 func (l *Lease) CloseWrite() error {
 	l.mu.Lock()
-	if l.sentFin || l.closed {
-		l.mu.Unlock()
+	closed := l.closed
+	l.mu.Unlock()
+	if closed {
 		return nil
 	}
+	return l.sendFin(nil)
+}
+
+// sendFin ends our direction, once. It gives up when late is closed.
+func (l *Lease) sendFin(late <-chan struct{}) error {
+	l.mu.Lock()
+	sent := l.sentFin
 	l.sentFin = true
 	l.mu.Unlock()
-	return l.session.send(nil, func(dst []byte) []byte {
+	if sent {
+		return nil
+	}
+	return l.session.send(late, func(dst []byte) []byte {
 		return appendDataHeader(dst, l.dataID, flagFin, 0)
 	})
 }
@@ -200,8 +214,7 @@ func (l *Lease) CloseWrite() error {
 // Close gives the lease back. It is idempotent and waits.
 func (l *Lease) Close() error {
 	l.closing.Do(func() {
-		endedByPod := l.readErr() == io.EOF
-		clean := endedByPod && l.errorEnded.Load() && l.CloseWrite() == nil
+		clean := l.readErr() == io.EOF && l.errorEnded.Load() && !l.writing.Load()
 		l.mu.Lock()
 		l.closed = true
 		l.mu.Unlock()
@@ -213,7 +226,7 @@ func (l *Lease) Close() error {
 }
 
 // Retiring is closed when the pool was told that the pod is going away.
-func (l *Lease) Retiring() <-chan struct{} { return l.pod.retired }
+func (l *Lease) Retiring() <-chan struct{} { return l.retired }
 
 // LocalAddr implements net.Conn: our end of the upgraded connection.
 func (l *Lease) LocalAddr() net.Addr { return l.session.conn.LocalAddr() }

@@ -55,11 +55,10 @@ type Pool struct {
 }
 
 // podConns is what the pool has of one pod. Its fields are guarded by the
-// pool's mu, but for retired.
+// pool's mu.
 type podConns struct {
 	pod      Pod
-	retired  chan struct{} // closed by Retire
-	isOver   bool          // retired is closed
+	retired  chan struct{} // closed while the pod is going away
 	idle     []idleSession // the most recently used last
 	sessions map[*session]struct{}
 	leases   int
@@ -100,6 +99,7 @@ func (p *Pool) Open(ctx context.Context, pod Pod, port uint16) (*Lease, error) {
 		}
 		l.pod, l.done = pc, p.giveBack
 		p.mu.Lock()
+		l.retired = pc.retired
 		pc.leases++
 		if fresh {
 			pc.proven = time.Now()
@@ -118,12 +118,37 @@ func (p *Pool) Probe(ctx context.Context, pod Pod) error {
 	if err != nil {
 		return err
 	}
-	if err := s.ping(p.pingTimeout()); err != nil {
+	return p.prove(ctx, pc, s)
+}
+
+// ProbeUpgrade is Probe with an upgraded connection of its own: it proves that
+// upgrades are allowed, too.
+func (p *Pool) ProbeUpgrade(ctx context.Context, pod Pod) error {
+	p.mu.Lock()
+	pc := p.connsOf(pod)
+	pc.dialing++
+	p.mu.Unlock()
+	s, err := p.dial(ctx, pc)
+	if err != nil {
+		return err
+	}
+	return p.prove(ctx, pc, s)
+}
+
+func (p *Pool) prove(ctx context.Context, pc *podConns, s *session) error {
+	v, err := s.ping(ctx, p.pingTimeout())
+	if ctx.Err() != nil {
+		s.fail(ErrClosed)
+		return context.Cause(ctx)
+	}
+	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrLinkDead, err)
 		s.fail(err)
 		return err
 	}
-	p.proved(pc)
+	if v == alive {
+		p.proved(pc)
+	}
 	p.keep(pc, s)
 	p.changed()
 	return nil
@@ -131,11 +156,13 @@ func (p *Pool) Probe(ctx context.Context, pod Pod) error {
 
 // session takes an idle upgraded connection, or makes a fresh one.
 func (p *Pool) session(ctx context.Context, pod Pod) (pc *podConns, s *session, fresh bool, err error) {
+	var spent []*session
+	defer func() {
+		for _, s := range spent {
+			s.fail(ErrClosed)
+		}
+	}()
 	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		return nil, nil, false, ErrClosed
-	}
 	pc = p.connsOf(pod)
 	for len(pc.idle) > 0 {
 		s := pc.idle[len(pc.idle)-1].session
@@ -144,26 +171,44 @@ func (p *Pool) session(ctx context.Context, pod Pod) (pc *podConns, s *session, 
 			p.mu.Unlock()
 			return pc, s, false, nil
 		}
+		spent = append(spent, s)
 	}
 	pc.dialing++
 	p.mu.Unlock()
+	s, err = p.dial(ctx, pc)
+	return pc, s, true, err
+}
 
-	conn, err := p.Dial(ctx, pod)
-
+// dial makes an upgraded connection. The caller has counted it in pc.dialing.
+func (p *Pool) dial(ctx context.Context, pc *podConns) (*session, error) {
+	conn, err := p.dialUnlessClosed(ctx, pc.pod)
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	pc.dialing--
-	if err != nil {
+	switch {
+	case err != nil:
 		p.drop(pc)
-		return nil, nil, false, err
+		p.mu.Unlock()
+		return nil, err
+	case p.closed:
+		p.drop(pc)
+		p.mu.Unlock()
+		conn.Close()
+		return nil, ErrClosed
 	}
-	s = newSession(conn)
-	if p.closed {
-		s.fail(ErrClosed)
-		return nil, nil, false, ErrClosed
-	}
+	s := newSession(conn)
 	p.adopt(pc, s)
-	return pc, s, true, nil
+	p.mu.Unlock()
+	return s, nil
+}
+
+func (p *Pool) dialUnlessClosed(ctx context.Context, pod Pod) (net.Conn, error) {
+	p.mu.Lock()
+	closed := p.closed
+	p.mu.Unlock()
+	if closed {
+		return nil, ErrClosed
+	}
+	return p.Dial(ctx, pod)
 }
 
 // connsOf returns what there is of a pod; mu is held.
@@ -197,23 +242,44 @@ func (p *Pool) adopt(pc *podConns, s *session) {
 		p.forget(pc, s)
 	})
 	p.running.Go(func() {
-		s.keepalive(p.pingInterval(), p.pingTimeout(),
-			func() bool { return p.wanted(pc, s) },
-			func() { p.proved(pc); p.changed() })
+		s.keepalive(p.pingInterval(), p.pingTimeout(), keeper{
+			wanted:    func() bool { return p.wanted(pc, s) },
+			answered:  func() { p.proved(pc); p.changed() },
+			reachable: func(ctx context.Context) bool { return p.reachable(ctx, pc.pod) },
+		})
 	})
 }
 
-// wanted reports whether the session is used, or was until lately.
+// reachable finds out by a second connection whether a pod can be reached to
+// which a first one is silent. It takes its time: what is silent may be busy.
+// Whoever refuses an upgrade can be reached.
+func (p *Pool) reachable(ctx context.Context, pod Pod) bool {
+	limited, cancel := context.WithTimeout(ctx, 3*p.pingTimeout())
+	defer cancel()
+	err := p.Probe(limited, pod)
+	return err == nil || ctx.Err() != nil || isStatus(err) || errors.Is(err, ErrClosed)
+}
+
+// wanted reports whether the session is used, or was until lately. One that was
+// not is not handed out any more.
 func (p *Pool) wanted(pc *podConns, s *session) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, i := range pc.idle {
-		if i.session == s {
-			return time.Since(i.since) < p.idleTimeout()
-		}
+	i := pc.indexOfIdle(s)
+	if i < 0 || time.Since(pc.idle[i].since) < p.idleTimeout() {
+		return true
 	}
-	return true
+	pc.idle = slices.Delete(pc.idle, i, i+1)
+	return false
 }
+
+// indexOfIdle is where the session is among the idle ones, or -1.
+func (pc *podConns) indexOfIdle(s *session) int {
+	return slices.IndexFunc(pc.idle, func(i idleSession) bool { return i.session == s })
+}
+
+// isRetired reports whether the pod is going away.
+func (pc *podConns) isRetired() bool { return isClosed(pc.retired) }
 
 func (p *Pool) proved(pc *podConns) {
 	p.mu.Lock()
@@ -228,17 +294,19 @@ func (p *Pool) giveBack(l *Lease, clean bool) {
 	verify := clean && !p.closed
 	if verify {
 		p.running.Go(func() {
-			if l.session.settled(p.pingTimeout()) {
+			defer p.changed()
+			done := l.session.finish(l, p.pingTimeout())
+			l.session.release(l)
+			if done {
 				p.keep(l.pod, l.session)
 			} else {
 				l.session.fail(ErrClosed)
 			}
-			p.changed()
 		})
 	}
 	p.mu.Unlock()
-	l.session.release(l)
 	if !verify {
+		l.session.release(l)
 		l.session.fail(ErrClosed)
 	}
 	p.changed()
@@ -248,7 +316,7 @@ func (p *Pool) giveBack(l *Lease, clean bool) {
 // are enough.
 func (p *Pool) keep(pc *podConns, s *session) {
 	p.mu.Lock()
-	enough := p.closed || pc.isOver || !s.alive() || len(pc.idle) >= p.maxIdle()
+	enough := p.closed || pc.isRetired() || !s.alive() || len(pc.idle) >= p.maxIdle()
 	if !enough {
 		pc.idle = append(pc.idle, idleSession{s, time.Now()})
 	}
@@ -262,11 +330,8 @@ func (p *Pool) keep(pc *podConns, s *session) {
 func (p *Pool) forget(pc *podConns, s *session) {
 	p.mu.Lock()
 	delete(pc.sessions, s)
-	for i := range pc.idle {
-		if pc.idle[i].session == s {
-			pc.idle = append(pc.idle[:i], pc.idle[i+1:]...)
-			break
-		}
+	if i := pc.indexOfIdle(s); i >= 0 {
+		pc.idle = slices.Delete(pc.idle, i, i+1)
 	}
 	p.drop(pc)
 	p.mu.Unlock()
@@ -280,19 +345,22 @@ func (p *Pool) forget(pc *podConns, s *session) {
 	p.changed()
 }
 
-// Retire says that the pod is going away: its idle upgraded connections are
-// closed, and its leases' Retiring.
-func (p *Pool) Retire(pod Pod) {
+// SetRetiring says whether the pod is going away: then its idle upgraded
+// connections are closed, none is kept, and its leases' Retiring is closed. A
+// pod of which there is nothing is not retiring.
+func (p *Pool) SetRetiring(pod Pod, retiring bool) {
 	p.mu.Lock()
 	pc := p.pods[pod]
-	if pc == nil {
+	if pc == nil || pc.isRetired() == retiring {
 		p.mu.Unlock()
 		return
 	}
-	if !pc.isOver {
-		pc.isOver = true
-		close(pc.retired)
+	if !retiring {
+		pc.retired = make(chan struct{}) // the leases that there are have their own
+		p.mu.Unlock()
+		return
 	}
+	close(pc.retired)
 	idle := pc.idle
 	pc.idle = nil
 	p.mu.Unlock()
@@ -330,9 +398,11 @@ func (p *Pool) Close() error {
 		}
 	}
 	p.mu.Unlock()
+	var closing sync.WaitGroup // to close a TLS connection is to write to it
 	for _, s := range all {
-		s.fail(ErrClosed)
+		closing.Go(func() { s.fail(ErrClosed) })
 	}
+	closing.Wait()
 	p.running.Wait()
 	return nil
 }

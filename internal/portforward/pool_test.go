@@ -4,16 +4,19 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/rest"
 
 	"github.com/tunneld/tunneld/internal/await"
 	"github.com/tunneld/tunneld/internal/demo"
@@ -24,6 +27,7 @@ const (
 	echoPort   = 9000 // sends back
 	sourcePort = 9001 // reads a number on a line, sends that many bytes
 	countPort  = 7000 // reads stalledSize bytes, then says so
+	floodPort  = 7001 // sends stalledSize bytes, unasked
 	closedPort = 9999
 )
 
@@ -39,10 +43,13 @@ func newCluster(t *testing.T, o demo.Options) (*demo.Cluster, portforward.Pod) {
 	}
 	t.Cleanup(func() { c.Close() })
 	apps := demo.TaskAPI()
-	apps[0].Handlers = map[uint16]func(net.Conn){countPort: func(c net.Conn) {
-		n, _ := io.CopyN(io.Discard, c, stalledSize)
-		fmt.Fprintln(c, n)
-	}}
+	apps[0].Handlers = map[uint16]func(net.Conn){
+		countPort: func(c net.Conn) {
+			n, _ := io.CopyN(io.Discard, c, stalledSize)
+			fmt.Fprintln(c, n)
+		},
+		floodPort: func(c net.Conn) { c.Write(make([]byte, stalledSize)) },
+	}
 	if err := c.Run(apps...); err != nil {
 		t.Fatal(err)
 	}
@@ -223,53 +230,123 @@ func TestDoesNotReuseAfterBytesThatNobodyReads(t *testing.T) {
 	exchange(t, open(t, p, pod, echoPort), "on a connection of its own")
 }
 
+// newClock returns a function that waits until a pool of its own has had pings
+// answered for that long.
+func newClock(t *testing.T, c *demo.Cluster) (passes func(d time.Duration)) {
+	t.Helper()
+	clock, _ := newPool(t, c)
+	pod := podOf(c, c.Pods("task-api", "task-api")[1])
+	open(t, clock, pod, echoPort)
+	return func(d time.Duration) {
+		t.Helper()
+		began := time.Now()
+		await.Until(t, "time to pass", func() bool { return clock.Usage(pod).Proven.After(began.Add(d)) })
+	}
+}
+
+// notProven fails the test if the pod is proven by pings that are not answered.
+// No other connection can be asked meanwhile.
+func notProven(t *testing.T, c *demo.Cluster, p *portforward.Pool, pod portforward.Pod, passes func(time.Duration)) {
+	t.Helper()
+	defer c.Forbid(demo.Rule{Verb: "*", Resource: "pods", Subresource: "portforward"})()
+	passes(time.Second)
+	before := p.Usage(pod).Proven
+	passes(time.Second)
+	if after := p.Usage(pod).Proven; after != before {
+		t.Errorf("proven at %v, then at %v, by pings that were not answered", before, after)
+	}
+}
+
 // Each connection has an upgraded connection to itself, so one that nobody
-// reads from holds up nobody else.
+// reads from holds up nobody else; and no ping mistakes that for death, nor for
+// life.
 func TestStalledReaderHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	c, pod := newCluster(t, demo.Options{})
 	p, _ := newPool(t, c)
-	stalled := open(t, p, pod, sourcePort)
-	fmt.Fprintln(stalled, 100<<20)
+	p.PingTimeout = 200 * time.Millisecond
+	passes := newClock(t, c)
+	stalled := open(t, p, pod, floodPort)                            // which needs no byte of ours
 	if _, err := io.ReadFull(stalled, make([]byte, 1)); err != nil { // it flows
 		t.Fatal(err)
 	}
+	notProven(t, c, p, pod, passes)
+	passes(time.Second)
 	for range 20 {
 		exchange(t, open(t, p, pod, echoPort), "not held up")
 	}
-	// Many pings later, the stalled one is not taken for dead.
-	proven := p.Usage(pod).Proven
-	await.Until(t, "more pings", func() bool { return p.Usage(pod).Proven.After(proven.Add(100 * time.Millisecond)) })
-	if n, err := io.CopyN(io.Discard, stalled, 100<<20-1); err != nil {
+	if n, err := io.CopyN(io.Discard, stalled, stalledSize-1); err != nil {
 		t.Errorf("the stalled one went on for %d bytes: %v", n, err)
 	}
 }
 
-// The pod takes nothing: writing waits, and no ping mistakes that for death.
+// The pod takes nothing: writing waits, and no ping mistakes that for death,
+// nor for life.
 func TestStalledPod(t *testing.T) {
+	t.Parallel()
+	for name, size := range map[string]int{"with more than fits in between": stalledSize, "with little": 1 << 20} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, pod := newCluster(t, demo.Options{})
+			p, _ := newPool(t, c)
+			p.PingTimeout = 200 * time.Millisecond
+			passes := newClock(t, c)
+			resume, err := c.StallPod(pod.Namespace, pod.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := open(t, p, pod, countPort)
+			var sent sync.WaitGroup
+			sent.Go(func() {
+				if _, err := l.Write(make([]byte, size)); err != nil {
+					t.Error(err)
+				}
+			})
+			if size == stalledSize {
+				notProven(t, c, p, pod, passes)
+			}
+			passes(time.Second)
+			other := podOf(c, c.Pods("task-api", "task-api")[1])
+			for range 10 {
+				exchange(t, open(t, p, other, echoPort), "not held up")
+			}
+			resume()
+			sent.Wait()
+			l.Write(make([]byte, stalledSize-size))
+			answer, err := bufio.NewReader(l).ReadString('\n')
+			if err != nil || answer != fmt.Sprintln(stalledSize) {
+				t.Errorf("the pod says %q, %v; want %d", answer, err, stalledSize)
+			}
+		})
+	}
+}
+
+// A network that goes silent is noticed although the pod could be stalled.
+func TestSilenceIsNoticedDuringAWrite(t *testing.T) {
 	t.Parallel()
 	c, pod := newCluster(t, demo.Options{})
 	p, _ := newPool(t, c)
+	p.PingTimeout = 100 * time.Millisecond
 	resume, err := c.StallPod(pod.Namespace, pod.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer resume()
 	l := open(t, p, pod, countPort)
-	var sent sync.WaitGroup
-	sent.Go(func() {
-		if _, err := l.Write(make([]byte, stalledSize)); err != nil {
-			t.Error(err)
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := l.Write(make([]byte, stalledSize))
+		wrote <- err
+	}()
+	newClock(t, c)(time.Second)
+	defer c.DropPackets()()
+	select {
+	case err := <-wrote:
+		if !errors.Is(err, portforward.ErrLinkDead) {
+			t.Errorf("write: %v; want ErrLinkDead", err)
 		}
-	})
-	other := podOf(c, c.Pods("task-api", "task-api")[1])
-	for range 10 {
-		exchange(t, open(t, p, other, echoPort), "not held up")
-	}
-	resume()
-	answer, err := bufio.NewReader(l).ReadString('\n')
-	sent.Wait()
-	if err != nil || answer != fmt.Sprintln(stalledSize) {
-		t.Errorf("the pod says %q, %v; want %d", answer, err, stalledSize)
+	case <-time.After(20 * time.Second):
+		t.Fatal("the write goes on")
 	}
 }
 
@@ -364,6 +441,53 @@ func TestOpenIsBoundedByContext(t *testing.T) {
 	}
 }
 
+// An upgrade that is answered by nobody ends when nobody waits for it any more,
+// not only at a deadline.
+func TestUpgradeCanBeCancelled(t *testing.T) {
+	t.Parallel()
+	certificate := httptest.NewUnstartedServer(nil)
+	certificate.StartTLS()
+	defer certificate.Close()
+	silent, err := tls.Listen("tcp", "127.0.0.1:0", certificate.TLS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	asked := make(chan struct{})
+	go func() {
+		c, err := silent.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		c.Read(make([]byte, 1))
+		close(asked)
+		io.Copy(io.Discard, c)
+	}()
+	d, err := portforward.NewDialer(&rest.Config{
+		Host: "https://" + silent.Addr().String(), TLSClientConfig: rest.TLSClientConfig{Insecure: true},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	dialled := make(chan error, 1)
+	go func() {
+		_, err := d.Dial(ctx, portforward.Pod{Namespace: "a", Name: "b"})
+		dialled <- err
+	}()
+	<-asked
+	cancel()
+	select {
+	case err := <-dialled:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("dial: %v; want context.Canceled", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the upgrade goes on")
+	}
+}
+
 func isTimeout(err error) bool {
 	e, ok := errors.AsType[net.Error](err)
 	return ok && e.Timeout()
@@ -449,13 +573,110 @@ func TestRetire(t *testing.T) {
 		t.Fatal("retiring before anybody said so")
 	default:
 	}
-	p.Retire(pod)
-	p.Retire(pod)
+	p.SetRetiring(pod, true)
+	p.SetRetiring(pod, true)
 	<-l.Retiring()
 	await.Until(t, "the idle connection to be closed", func() bool { return p.Usage(pod).Upgraded == 1 })
 	exchange(t, l, "the lease lives on")
 	finish(t, l)
 	await.Until(t, "nothing to be kept", func() bool { return len(p.Pods()) == 0 })
+}
+
+// A pod that is not going away after all is as good as before.
+func TestRetiringEnds(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	p, _ := newPool(t, c)
+	before := open(t, p, pod, echoPort)
+	p.SetRetiring(pod, true)
+	<-before.Retiring()
+	p.SetRetiring(pod, false)
+	after := open(t, p, pod, echoPort)
+	select {
+	case <-after.Retiring():
+		t.Error("a new lease is retiring")
+	default:
+	}
+	exchange(t, after, "hello")
+	finish(t, after)
+	await.Until(t, "it to be kept", func() bool { return p.Usage(pod).Idle == 1 })
+}
+
+// A probe that has to upgrade does so although there is an idle connection.
+func TestProbeUpgrade(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	p, _ := newPool(t, c)
+	if err := p.Probe(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	before := upgrades(c)
+	if err := p.ProbeUpgrade(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	if n := upgrades(c) - before; n != 1 {
+		t.Errorf("%d upgrades; want 1", n)
+	}
+	undo := c.Forbid(demo.Rule{Verb: "*", Resource: "pods", Subresource: "portforward"})
+	defer undo()
+	if err := p.ProbeUpgrade(t.Context(), pod); !apierrors.IsForbidden(err) {
+		t.Errorf("%v; want forbidden", err)
+	}
+}
+
+// A lease that is closed while somebody writes ends both, and so does the pool.
+func TestCloseDuringAWrite(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	p, _ := newPool(t, c)
+	resume, err := c.StallPod(pod.Namespace, pod.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resume()
+	var writing sync.WaitGroup
+	var leases []*portforward.Lease
+	for range 4 {
+		l := open(t, p, pod, countPort)
+		leases = append(leases, l)
+		writing.Go(func() {
+			if _, err := l.Write(make([]byte, stalledSize)); err == nil {
+				t.Error("all was written, though the pod reads nothing")
+			}
+		})
+	}
+	newClock(t, c)(500 * time.Millisecond)
+	leases[0].Close()
+	p.Close()
+	writing.Wait()
+}
+
+// The same, where the pod has ended its side already.
+func TestCloseDuringAWriteAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{Linger: time.Millisecond})
+	p, _ := newPool(t, c)
+	p.PingInterval, p.PingTimeout = time.Hour, time.Hour
+	l := open(t, p, pod, sourcePort)
+	fmt.Fprintln(l, 5)
+	if n, err := io.Copy(io.Discard, l); n != 5 || err != nil {
+		t.Fatalf("read %d bytes, %v", n, err)
+	}
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := l.Write(make([]byte, stalledSize))
+		wrote <- err
+	}()
+	newClock(t, c)(500 * time.Millisecond)
+	l.Close()
+	select {
+	case err := <-wrote:
+		if err == nil {
+			t.Error("all was written, though nobody reads")
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the write goes on")
+	}
 }
 
 func TestCloseEndsLeases(t *testing.T) {

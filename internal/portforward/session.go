@@ -2,6 +2,7 @@ package portforward
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -158,14 +159,18 @@ func (s *session) deliver(l *Lease, n int) error {
 		s.stalled.Store(true)
 		select {
 		case l.chunks <- chunk:
-			used := <-l.used
-			s.stalled.Store(false)
-			s.in.Discard(used)
-			n -= used
 		case <-l.finished:
 			s.stalled.Store(false)
 			_, err := s.in.Discard(n)
 			return err
+		}
+		select {
+		case used := <-l.used:
+			s.stalled.Store(false)
+			s.in.Discard(used)
+			n -= used
+		case <-s.dead: // the chunk stays as it is: nobody reads into it any more
+			return s.cause()
 		}
 	}
 	return nil
@@ -307,12 +312,17 @@ func (s *session) open(port uint16) (*Lease, error) {
 // connection's streams among. It deals pings to them in turn.
 const serverWorkers = 5
 
-// settled reports whether the server is done with all streams that were opened
-// so far. If a pod ends its side while bytes are on their way to it, nobody
-// reads them, and the worker that holds them waits for ever; a later stream
-// that meets that worker would hang. As many pings as there are workers find
-// out.
-func (s *session) settled(timeout time.Duration) bool {
+// finish ends our direction of a lease whose other directions have ended, and
+// reports whether the server is done with all streams that were opened so far.
+// If a pod ends its side while bytes are on their way to it, nobody reads them,
+// and the worker that holds them waits for ever; a later stream that meets that
+// worker would hang. As many pings as there are workers find out.
+func (s *session) finish(l *Lease, timeout time.Duration) bool {
+	late, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	if l.sendFin(late.Done()) != nil {
+		return false
+	}
 	var answers []<-chan struct{}
 	var ids []uint32
 	for range serverWorkers {
@@ -321,24 +331,21 @@ func (s *session) settled(timeout time.Duration) bool {
 		ids = append(ids, id)
 		answers = append(answers, pong)
 	}
-	late := make(chan struct{})
-	timer := time.AfterFunc(timeout, func() { close(late) })
-	defer timer.Stop()
-	err := s.send(late, func(dst []byte) []byte {
+	err := s.send(late.Done(), func(dst []byte) []byte {
 		for _, id := range ids {
 			dst = appendPing(dst, id)
 		}
 		return dst
 	})
+	if err != nil {
+		return false
+	}
 	for _, pong := range answers {
-		if err != nil {
-			return false
-		}
 		select {
 		case <-pong:
 		case <-s.dead:
 			return false
-		case <-late:
+		case <-late.Done():
 			return false
 		}
 	}
@@ -371,42 +378,74 @@ func (s *session) release(l *Lease) {
 	}
 }
 
-// ping asks the far end, which is the node's container runtime, for a sign of
-// life. It returns errNoAnswer only where silence means death: not while our
-// side of the connection waits for the lease's owner to read, not while the
-// pod takes nothing and the connection is full, and not while bytes arrive.
-func (s *session) ping(timeout time.Duration) error {
-	expired := make(chan struct{})
-	timer := time.AfterFunc(timeout, func() { close(expired) })
-	defer timer.Stop()
+// A vitality is what a ping has found out.
+type vitality int
 
+const (
+	dead    vitality = iota // nothing answers that should
+	unclear                 // nothing answered, which need not mean death
+	moving                  // no answer yet, but bytes arrive
+	alive                   // it was answered
+)
+
+// ping asks the far end, which is the node's container runtime, for a sign of
+// life. Silence is unclear while our side of the connection waits for the
+// lease's owner to read, and once the lease has sent anything: what the pod
+// does not take fills the connection, and before that it holds up one of the
+// server's workers, among which pings are dealt in turn.
+func (s *session) ping(ctx context.Context, timeout time.Duration) (vitality, error) {
+	late, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
 	id, pong := s.expectPong()
 	defer s.forgetPong(id)
 	sent := time.Now()
-	err := s.send(expired, func(dst []byte) []byte { return appendPing(dst, id) })
+	err := s.send(late.Done(), func(dst []byte) []byte { return appendPing(dst, id) })
 	switch {
+	case ctx.Err() != nil:
+		return unclear, context.Cause(ctx)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil // a write of the lease waits for the pod
+		return unclear, nil // a write of the lease waits
 	case err != nil:
-		return err
+		return dead, err
 	}
 	select {
 	case <-pong:
-		return nil
+		return alive, nil
 	case <-s.dead:
-		return s.cause()
-	case <-expired:
+		return dead, s.cause()
+	case <-late.Done():
 	}
-	if s.stalled.Load() || s.seen.Load() > sent.UnixNano() {
-		return nil
+	switch {
+	case ctx.Err() != nil:
+		return unclear, context.Cause(ctx)
+	case s.seen.Load() > sent.UnixNano():
+		return moving, nil
+	case s.stalled.Load() || s.leaseHasSent():
+		return unclear, nil
 	}
-	return errNoAnswer
+	return dead, errNoAnswer
+}
+
+func (s *session) leaseHasSent() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lease != nil && s.lease.sent.Load()
+}
+
+// A keeper is who keepalive asks and tells.
+type keeper struct {
+	// wanted reports whether the session is used, or was until lately.
+	wanted func() bool
+	// answered is told of each sign of life.
+	answered func()
+	// reachable finds out in another way whether the pod can be reached; ctx is
+	// done when the session is dead.
+	reachable func(ctx context.Context) bool
 }
 
 // keepalive pings every interval, and fails the session when nothing answers
-// within timeout. Before each ping it asks keep whether the session is still
-// wanted. It returns when the session is dead.
-func (s *session) keepalive(interval, timeout time.Duration, keep func() bool, answered func()) {
+// within timeout. It returns when the session is dead.
+func (s *session) keepalive(interval, timeout time.Duration, k keeper) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
@@ -418,14 +457,40 @@ func (s *session) keepalive(interval, timeout time.Duration, keep func() bool, a
 			continue
 		case <-tick.C:
 		}
-		if !keep() {
+		if !k.wanted() {
 			s.fail(ErrClosed)
 			return
 		}
-		if err := s.ping(timeout); err != nil {
+		v, err := s.ping(context.Background(), timeout)
+		if v == unclear && !s.whileAlive(k.reachable) {
+			v, err = dead, errNoAnswer
+		}
+		switch v {
+		case alive:
+			k.answered()
+		case dead:
 			s.fail(fmt.Errorf("%w: %w", ErrLinkDead, err))
 			return
 		}
-		answered()
 	}
+}
+
+// whileAlive asks a question that nobody wants to know the answer to when the
+// session is dead.
+func (s *session) whileAlive(ask func(ctx context.Context) bool) bool {
+	ctx, cancel := context.WithCancel(context.Background())
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		select {
+		case <-s.dead:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	defer func() {
+		cancel()
+		<-answered
+	}()
+	return ask(ctx)
 }

@@ -225,6 +225,7 @@ func (n *Node) Kill(doomed func(Upgrade) bool) int {
 	for s := range n.sessions {
 		if doomed(s.Upgrade) {
 			s.conn.Close()
+			s.die() // nobody may be reading, if a stream is blocked
 			killed++
 		}
 	}

@@ -1,0 +1,559 @@
+package kube_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/tunneld/tunneld/internal/await"
+	"github.com/tunneld/tunneld/internal/demo"
+	"github.com/tunneld/tunneld/internal/forward"
+	"github.com/tunneld/tunneld/internal/kube"
+	"github.com/tunneld/tunneld/internal/status"
+)
+
+// soon fails the test if f does not return.
+func soon(t *testing.T, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%s does not end", what)
+	}
+}
+
+// serve listens for a target, as the daemon does.
+func (h *harness) serve(t *testing.T, target forward.Target) (s *forward.Set, addr string) {
+	t.Helper()
+	s = &forward.Set{Backends: h.Clusters, Meters: new(forward.Meters)}
+	t.Cleanup(func() { s.Close() })
+	s.Apply([]forward.Spec{{Name: "f", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Hold: 30 * time.Second, Target: target}})
+	return s, s.Bindings()[0].Addr.String()
+}
+
+// odd runs an app with a handler of the test's own on port 7000.
+func (h *harness) odd(t *testing.T, handler func(net.Conn)) forward.Target {
+	t.Helper()
+	err := h.Run(demo.App{
+		Namespace: "task-api", Name: "odd", Replicas: 1, Ports: []demo.AppPort{{Name: "x", Port: 7000}},
+		Handlers: map[uint16]func(net.Conn){7000: handler},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := h.use("odd", 7000)
+	h.await(t, target.Workload, status.Idle)
+	return target
+}
+
+// A namespace goes out of use while things happen in it.
+func TestNamespacesComeAndGo(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	service := func(namespace string, i int) *corev1.Service {
+		return &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "busy", Annotations: map[string]string{"n": fmt.Sprint(i)}},
+			Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
+		}
+	}
+	stop := make(chan struct{})
+	var busy sync.WaitGroup
+	busy.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				h.Apply(service("task-api", i), service("shop", i))
+			}
+		}
+	})
+	a, b := h.workload(forward.Service, "task-tcp"), h.workload(forward.Service, "busy")
+	b.Namespace = "shop"
+	soon(t, "the change of namespaces", func() {
+		for i := range 50 {
+			w := []forward.Workload{a, b}[i%2]
+			h.Use([]forward.Workload{w})
+			await.Until(t, "the namespace to be read", func() bool { return h.Report(w).State != status.Connecting })
+		}
+	})
+	close(stop)
+	busy.Wait()
+}
+
+// Nobody waits for a client that does not read.
+func TestUseDoesNotWaitForAClient(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	target := h.use("task-tcp", 9001)
+	_, c := h.open(t, target)
+	fmt.Fprintln(c, 100<<20)
+	blocked, writing := make(chan struct{}), make(chan struct{})
+	var copying sync.WaitGroup
+	copying.Go(func() {
+		io.Copy(writerFunc(func([]byte) (int, error) {
+			close(writing)
+			<-blocked
+			return 0, io.ErrClosedPipe
+		}), c)
+	})
+	<-writing
+	soon(t, "Use", func() { h.Use(nil) })
+	close(blocked)
+	copying.Wait()
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// The app ends its side while the client still sends, as web servers do that
+// refuse an upload.
+func TestEarlyEndDuringUpload(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{Linger: 10 * time.Millisecond})
+	over := make(chan struct{})
+	target := h.odd(t, func(c net.Conn) {
+		io.ReadFull(c, make([]byte, 10))
+		io.WriteString(c, "413 too large\n")
+		c.(interface{ CloseWrite() error }).CloseWrite()
+		<-over // without reading what comes
+	})
+	defer close(over)
+	s, addr := h.serve(t, target)
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		for block, err := make([]byte, 1<<20), error(nil); err == nil; {
+			_, err = c.Write(block)
+		}
+	})
+	if answer, _ := io.ReadAll(c); string(answer) != "413 too large\n" {
+		t.Errorf("the client read %q", answer)
+	}
+	soon(t, "the client's sending", sending.Wait)
+	await.Until(t, "the connection to end", func() bool { return s.Meters.Of("f").Counts().Active == 0 })
+	soon(t, "Close", func() { s.Close() })
+}
+
+// The context is gone for a moment, while the API server is away, as when a
+// local cluster is made anew.
+func TestContextThatComesBack(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	target := h.use("task-tcp", 9000)
+	_, c := h.open(t, target)
+	echo(t, c)
+	h.StopAPI()
+	h.await(t, target.Workload, status.Offline)
+	if err := h.WriteKubeconfig(h.kubeconfig, demo.Kubeconfig{Context: "other"}); err != nil {
+		t.Fatal(err)
+	}
+	h.await(t, target.Workload, status.NotFound)
+	h.writeKubeconfig(t)
+	if err := h.StartAPI(); err != nil {
+		t.Fatal(err)
+	}
+	h.await(t, target.Workload, status.Ready) // it was in use, and that is not forgotten
+	_, c = h.open(t, target)
+	echo(t, c)
+}
+
+// A Pick that waits moves to the cluster that takes the place of its own.
+func TestPickMovesToTheNewCluster(t *testing.T) {
+	t.Parallel()
+	h, anew := newHarness(t, demo.Options{}), newHarness(t, demo.Options{})
+	target := h.use("task-tcp", 9000)
+	h.await(t, target.Workload, status.Idle)
+	h.StopAPI()
+	h.await(t, target.Workload, status.Offline)
+	picked := make(chan error, 1)
+	go func() {
+		_, err := h.Pick(t.Context(), target)
+		picked <- err
+	}()
+	if err := anew.WriteKubeconfig(h.kubeconfig, demo.Kubeconfig{Context: "demo", Namespace: "task-api"}); err != nil {
+		t.Fatal(err)
+	}
+	soon(t, "the Pick", func() {
+		if err := <-picked; err != nil {
+			t.Errorf("pick: %v", err)
+		}
+	})
+}
+
+// A Pick for what is not forwarded any more ends.
+func TestPickEndsWithTheForward(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	target := h.use("task-empty", 80)
+	h.await(t, target.Workload, status.NoEndpoints)
+	picked := make(chan error, 1)
+	go func() {
+		_, err := h.Pick(t.Context(), target)
+		picked <- err
+	}()
+	h.use("task-tcp", 9000) // in the same cluster
+	soon(t, "the Pick", func() {
+		if err := <-picked; !errors.Is(err, forward.ErrUnavailable) {
+			t.Errorf("pick: %v; want ErrUnavailable", err)
+		}
+	})
+}
+
+// What has nothing to do with the connection cuts no connection.
+func TestReloadKeepsConnections(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		change func(h *harness) error
+	}{
+		{"nothing new", func(*harness) error { return nil }},
+		{"another namespace for the context", func(h *harness) error {
+			return h.WriteKubeconfig(h.kubeconfig, demo.Kubeconfig{Context: "demo", Namespace: "elsewhere"})
+		}},
+		{"a note of another program", func(h *harness) error {
+			text, err := os.ReadFile(h.kubeconfig)
+			if err != nil {
+				return err
+			}
+			noted := strings.Replace(string(text), "- cluster:\n", "- cluster:\n    extensions: [{name: note, extension: {at: now}}]\n", 1)
+			return os.WriteFile(h.kubeconfig, []byte(noted), 0o600)
+		}},
+		{"half of the file", func(h *harness) error {
+			text, err := os.ReadFile(h.kubeconfig)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(h.kubeconfig, text[:len(text)/3], 0o600)
+		}},
+		{"no file", func(h *harness) error { return os.Remove(h.kubeconfig) }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t, demo.Options{})
+			target := h.use("task-tcp", 9000)
+			_, c := h.open(t, target)
+			echo(t, c)
+			if err := tt.change(h); err != nil {
+				t.Fatal(err)
+			}
+			h.Reload()
+			echo(t, c)
+			h.await(t, target.Workload, status.Ready)
+		})
+	}
+}
+
+// The state of a forward that was used lately is known after a reload, too.
+func TestReloadRemembersUse(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	target := h.use("task-tcp", 9000)
+	_, c := h.open(t, target)
+	echo(t, c)
+	c.Close()
+	if err := h.WriteKubeconfig(h.kubeconfig, demo.Kubeconfig{Context: "demo", Token: h.IssueToken(demo.DefaultUser)}); err != nil {
+		t.Fatal(err)
+	}
+	h.Reload()
+	h.await(t, target.Workload, status.Ready) // proven, although nobody asks for it
+}
+
+// A Service whose target port is a name that no container has.
+func TestPortThatLeadsNowhere(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	err := h.Apply(&corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "task-api", Name: "typo"},
+		Spec: corev1.ServiceSpec{
+			Selector: map[string]string{"app": "task-api"},
+			Ports:    []corev1.ServicePort{{Name: "web", Port: 80, TargetPort: intstr.FromString("htpp")}},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := h.use("typo", 80)
+	const cause = `port 80 (web) of service/typo leads to a port named "htpp", which none of its pods has`
+	r := h.await(t, target.Workload, status.NoEndpoints)
+	if r.Cause != cause || r.Hint == "" || r.Ready != 0 || r.Nowhere[80].Cause != cause {
+		t.Errorf("report %+v; want the port's name", r)
+	}
+	if err := h.Probe(t.Context(), target.Workload); err == nil {
+		t.Error("a probe succeeds, though no connection could get through")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	_, err = h.Pick(ctx, target)
+	if e, ok := errors.AsType[*forward.Error](err); !ok || e.Cause != cause || e.State != status.NoEndpoints {
+		t.Errorf("pick: %v; want the port's name", err)
+	}
+}
+
+// An app that answers, and then resets a connection, is no fault.
+func TestResetAfterAnAnswerIsNoFault(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	target := h.odd(t, func(c net.Conn) {
+		io.ReadFull(c, make([]byte, 5))
+		io.WriteString(c, "fine!")
+		io.ReadFull(c, make([]byte, 1))
+		c.Close() // with bytes unread: the kernel sends RST
+	})
+	_, c := h.open(t, target)
+	io.WriteString(c, "hello")
+	if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(c, "xyz")
+	if _, err := io.Copy(io.Discard, c); !errors.Is(err, forward.ErrInterrupted) {
+		t.Errorf("read: %v; want ErrInterrupted", err)
+	}
+	c.Close()
+	if r := h.Report(target.Workload); r.State != status.Ready {
+		t.Errorf("%s: %s; want ready", r.State, r.Cause)
+	}
+}
+
+// A 403 for an upgrade is forgotten when upgrades are allowed again, though a
+// connection lives that needed none.
+func TestForbiddenUpgradeIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	target := h.use("task-tcp", 9000)
+	_, c := h.open(t, target)
+	echo(t, c)
+	undo := h.Forbid(demo.Rule{Verb: "*", Resource: "pods", Subresource: "portforward"})
+	await.Until(t, "a refusal", func() bool {
+		e, err := h.Pick(t.Context(), target)
+		if err != nil {
+			return true
+		}
+		another, err := h.Dial(t.Context(), e)
+		if err == nil {
+			t.Cleanup(func() { another.Close() })
+		}
+		return err != nil
+	})
+	h.await(t, target.Workload, status.Forbidden)
+	undo()
+	h.await(t, target.Workload, status.Ready)
+}
+
+// A role that may list and not watch: forbidden, and steadily so.
+func TestForbiddenToWatch(t *testing.T) {
+	t.Parallel()
+	for _, old := range []bool{false, true} {
+		h := newHarness(t, demo.Options{OldServer: old})
+		undo := h.Forbid(demo.Rule{Verb: "watch", Resource: "endpointslices"})
+		target := h.use("task-tcp", 9000)
+		r := h.await(t, target.Workload, status.Forbidden)
+		if !strings.Contains(r.Cause, "cannot watch") {
+			t.Errorf("cause %q; want the verb", r.Cause)
+		}
+		lists := func() (n int) {
+			for _, r := range h.Requests() {
+				if r.Verb == "list" && r.Resource == "endpointslices" {
+					n++
+				}
+			}
+			return n
+		}
+		before := lists()
+		await.Until(t, "it to be tried again", func() bool {
+			if got := h.Report(target.Workload).State; got != status.Forbidden {
+				t.Fatalf("%s in between; want forbidden", got)
+			}
+			return lists() >= before+3
+		})
+		undo()
+		h.await(t, target.Workload, status.Idle)
+	}
+}
+
+// A credential plugin is not run more often because connections are tried.
+func TestConnectionsDoNotHurryDeniedCredentials(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	h.Timing.RetryDenied = time.Hour
+	dir := t.TempDir()
+	script, log := filepath.Join(dir, "plugin"), filepath.Join(dir, "log")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho run >>"+log+"\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h.writePlugin(t, script)
+	w := h.workload(forward.Service, "task-tcp")
+	h.Use([]forward.Workload{w})
+	runs := func() int { text, _ := os.ReadFile(log); return bytes.Count(text, []byte("\n")) }
+	if _, err := h.Pick(t.Context(), forward.Target{Workload: w, Port: 9000}); !errors.Is(err, forward.ErrUnavailable) {
+		t.Fatalf("pick: %v; want ErrUnavailable", err)
+	}
+	before := runs()
+	var trying sync.WaitGroup
+	end := time.Now().Add(10 * h.Timing.RetryInUse)
+	for range 8 {
+		trying.Go(func() {
+			for time.Now().Before(end) {
+				h.Pick(t.Context(), forward.Target{Workload: w, Port: 9000})
+			}
+		})
+	}
+	trying.Wait()
+	if n := runs() - before; n > 0 {
+		t.Errorf("the plugin was run %d times more for many connections", n)
+	}
+}
+
+func (h *harness) writePlugin(t *testing.T, command string) {
+	t.Helper()
+	err := h.WriteKubeconfig(h.kubeconfig, demo.Kubeconfig{Context: "demo", Exec: &clientcmdapi.ExecConfig{
+		Command: command, APIVersion: "client.authentication.k8s.io/v1", InteractiveMode: clientcmdapi.NeverExecInteractiveMode,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A token that a plugin can renew costs no connection, even if it is an
+// upgrade that finds out.
+func TestPluginRenewsTheToken(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	dir := t.TempDir()
+	script, token := filepath.Join(dir, "plugin"), filepath.Join(dir, "token")
+	write := func(path, text string, mode os.FileMode) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(token, h.Token(), 0o600)
+	write(script, `#!/bin/sh
+printf '{"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": "%s"}}' "$(cat `+token+`)"
+`, 0o755)
+	h.writePlugin(t, script)
+	target := h.use("task-tcp", 9000)
+	h.await(t, target.Workload, status.Idle)
+	h.ExpireTokens()
+	write(token, h.IssueToken(demo.DefaultUser), 0o600)
+	s, addr := h.serve(t, target)
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	echo(t, c)
+	if counts := s.Meters.Of("f").Counts(); counts.Failed != 0 {
+		t.Errorf("counts %+v; want no failure", counts)
+	}
+}
+
+// A pod that leaves the endpoints, and comes back, is as good as before.
+func TestPodThatComesBackIsNotRetiring(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	name := h.Pods("task-api", "task-api")[0]
+	port, portName := int32(9000), ""
+	slice := func() *discoveryv1.EndpointSlice {
+		pod, err := getPod(h.RESTConfig(), "task-api", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &discoveryv1.EndpointSlice{
+			ObjectMeta:  metav1.ObjectMeta{Namespace: "task-api", Name: "manual-1", Labels: map[string]string{discoveryv1.LabelServiceName: "manual"}},
+			AddressType: discoveryv1.AddressTypeIPv4,
+			Ports:       []discoveryv1.EndpointPort{{Name: &portName, Port: &port}},
+			Endpoints: []discoveryv1.Endpoint{{
+				Addresses: []string{pod.Status.PodIP},
+				TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: "task-api", Name: name, UID: pod.UID},
+			}},
+		}
+	}
+	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "task-api", Name: "manual"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}
+	if err := h.Apply(service, slice()); err != nil {
+		t.Fatal(err)
+	}
+	target := h.use("manual", 80)
+	_, before := h.open(t, target)
+	echo(t, before)
+	if err := h.Delete(slice()); err != nil {
+		t.Fatal(err)
+	}
+	<-before.Retiring()
+	if err := h.Apply(slice()); err != nil {
+		t.Fatal(err)
+	}
+	await.Until(t, "a connection that is not retiring", func() bool {
+		_, c := h.open(t, target)
+		defer c.Close()
+		echo(t, c)
+		select {
+		case <-c.Retiring():
+			return false
+		default:
+			return true
+		}
+	})
+	echo(t, before)
+}
+
+// With all pods terminating, those that still serve are used.
+func TestTerminatingPodIsBetterThanNone(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	name := h.Pods("task-api", "task-api")[0]
+	w := h.workload(forward.Pod, name)
+	h.Use([]forward.Workload{w})
+	h.await(t, w, status.Idle)
+	if err := h.DeletePod("task-api", name, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	await.Until(t, "the pod not to be ready", func() bool { return h.Report(w).Ready == 0 })
+	e, c := h.open(t, forward.Target{Workload: w, Port: 9000})
+	echo(t, c)
+	if e.Pod != name {
+		t.Errorf("went to %s", e.Pod)
+	}
+}
+
+// An API server that is slow is not taken for one that is away.
+func TestSlowAPIServer(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	h.Timing = kube.Timing{
+		Watch: 20 * time.Millisecond, Quiet: 20 * time.Millisecond, Answer: 50 * time.Millisecond,
+		Retry: 10 * time.Millisecond, RetryInUse: 20 * time.Millisecond, RetryIdle: 20 * time.Millisecond,
+	}
+	h.Delay(200 * time.Millisecond)
+	target := h.use("task-tcp", 9000)
+	_, c := h.open(t, target)
+	echo(t, c)
+	h.await(t, target.Workload, status.Ready)
+}
