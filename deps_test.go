@@ -1,6 +1,7 @@
 package tunneld_test
 
 import (
+	"os"
 	"os/exec"
 	"path"
 	"slices"
@@ -19,6 +20,7 @@ var mayImport = map[string][]string{
 	"internal/atomicfile": {},
 	"internal/lockfile":   {},
 	"internal/version":    {"status"},
+	"internal/usage":      {},
 	"internal/logring":    {"status"},
 	"internal/statedir":   {"atomicfile", "lockfile"},
 
@@ -38,8 +40,8 @@ var mayImport = map[string][]string{
 
 	"internal/demo": {}, // but for what is inside of it
 
-	"cmd/tunneld":   {"config", "daemon", "demo", "localapi", "statedir", "status", "version"},
-	"cmd/tunnelctl": {"localapi", "status", "version"},
+	"cmd/tunneld":   {"config", "daemon", "demo", "localapi", "statedir", "status", "usage", "version"},
+	"cmd/tunnelctl": {"localapi", "status", "usage", "version"},
 
 	// For tests only.
 	"internal/await":     {},
@@ -59,10 +61,12 @@ var mustNotReach = []struct{ pkg, prefix, why string }{
 	{"internal/status", "k8s.io/", "the wire format is ours"},
 }
 
-// list runs "go list" and splits its lines into fields.
-func list(t *testing.T, args ...string) [][]string {
+// list runs "go list" for an operating system and splits its lines into fields.
+func list(t *testing.T, goos string, args ...string) [][]string {
 	t.Helper()
-	out, err := exec.Command("go", append([]string{"list"}, args...)...).Output()
+	cmd := exec.Command("go", append([]string{"list"}, args...)...)
+	cmd.Env = append(os.Environ(), "GOOS="+goos, "CGO_ENABLED=0")
+	out, err := cmd.Output()
 	if err != nil {
 		if exit, ok := err.(*exec.ExitError); ok {
 			err = &listError{err, exit.Stderr}
@@ -83,8 +87,17 @@ type listError struct {
 
 func (e *listError) Error() string { return e.error.Error() + ": " + string(e.stderr) }
 
+// systems are those that files are written for.
+var systems = []string{"linux", "darwin", "windows"}
+
 func TestImports(t *testing.T) {
-	for _, fields := range list(t, "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...") {
+	for _, goos := range systems {
+		t.Run(goos, func(t *testing.T) { checkImports(t, goos) })
+	}
+}
+
+func checkImports(t *testing.T, goos string) {
+	for _, fields := range list(t, goos, "-f", `{{.ImportPath}} {{join .Imports " "}}`, "./...") {
 		pkg := strings.TrimPrefix(fields[0], module+"/")
 		if pkg == module || strings.HasPrefix(pkg, "internal/demo/internal/") || strings.HasPrefix(pkg, "test/") {
 			continue
@@ -107,12 +120,14 @@ func TestImports(t *testing.T) {
 
 func TestReach(t *testing.T) {
 	for _, rule := range mustNotReach {
-		t.Run(rule.pkg+" and "+rule.prefix, func(t *testing.T) {
-			for _, dep := range list(t, "-deps", "./"+rule.pkg) {
-				if dep[0] != module+"/"+rule.pkg && strings.HasPrefix(dep[0], rule.prefix) {
-					t.Errorf("%s reaches %s: %s", rule.pkg, dep[0], rule.why)
+		for _, goos := range systems {
+			t.Run(rule.pkg+" and "+rule.prefix+" on "+goos, func(t *testing.T) {
+				for _, dep := range list(t, goos, "-deps", "./"+rule.pkg) {
+					if dep[0] != module+"/"+rule.pkg && strings.HasPrefix(dep[0], rule.prefix) {
+						t.Errorf("%s reaches %s: %s", rule.pkg, dep[0], rule.why)
+					}
 				}
-			}
-		})
+			})
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/status"
+	"github.com/tunneld/tunneld/internal/usage"
 )
 
 // settle is how long "add" looks for the state that a new forward comes to,
@@ -32,7 +33,7 @@ Adding the same forward again changes nothing.`,
 		Example: `  tunnelctl add task-api
   tunnelctl add postgres -n billing --context staging --port 5432
   tunnelctl add deployment/web --name shop --wait`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: usage.Args(cobra.ExactArgs(1)),
 	}
 	format := output(cmd, "json")
 	flags := cmd.Flags()
@@ -87,7 +88,7 @@ func (u *ui) added(a localapi.AddResponse, namesHint string) {
 	if !a.Added {
 		fmt.Fprintln(u.out, "  note: it was there already; nothing was changed")
 	}
-	fmt.Fprintln(u.out, devOnly)
+	fmt.Fprintln(u.out, status.DevOnly)
 	if namesHint != "" {
 		u.hint(namesHint)
 	}

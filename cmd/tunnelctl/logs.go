@@ -10,6 +10,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/status"
+	"github.com/tunneld/tunneld/internal/usage"
 )
 
 func newLogs(ui *ui, client *localapi.Client) *cobra.Command {
@@ -20,14 +21,14 @@ func newLogs(ui *ui, client *localapi.Client) *cobra.Command {
 		Short: "Show what the daemon did, for one forward or for all",
 		Long: `Show what the daemon did lately, for one forward or for all: states and why they
 changed, connections and requests. Bodies and query strings are never logged.`,
-		Args: usageArgs(cobra.MaximumNArgs(1)),
+		Args: usage.Args(cobra.MaximumNArgs(1)),
 	}
 	format := output(cmd, "json")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what happens from now on")
 	cmd.Flags().IntVar(&last, "tail", 100, "how many of the last lines to show; 0 for all there are")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if last < 0 {
-			return usageError{fmt.Errorf("--tail %d: a number of lines is not negative", last)}
+			return usage.Errorf("--tail %d: a number of lines is not negative", last)
 		}
 		name := ""
 		if len(args) > 0 {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/status"
+	"github.com/tunneld/tunneld/internal/usage"
 )
 
 func newList(ui *ui, client *localapi.Client) *cobra.Command {
@@ -12,7 +13,7 @@ func newList(ui *ui, client *localapi.Client) *cobra.Command {
 		Use:     "ls",
 		Aliases: []string{"list"},
 		Short:   "List the forwards",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    usage.Args(cobra.NoArgs),
 	}
 	format := output(cmd, "json", "yaml")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tunneld/tunneld/internal/localapi"
+	"github.com/tunneld/tunneld/internal/usage"
 )
 
 func main() {
@@ -47,7 +48,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch {
 	case errors.Is(err, localapi.ErrNotRunning):
 		return exitNotRunning
-	case isUsage(err):
+	case usage.Is(err):
 		return exitUsage
 	}
 	return exitFailed
@@ -60,16 +61,9 @@ func newRoot(ui *ui) *cobra.Command {
 		Short: "Forward Kubernetes Services to names on this machine",
 		Long: `tunnelctl tells the tunneld service which Kubernetes Services to forward to this
 machine, under names like task-api.local, and shows how they are doing.`,
-		Args:          usageArgs(cobra.NoArgs),
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return cmd.Help()
-		},
 	}
+	usage.Setup(root)
 	root.PersistentFlags().StringVar(&client.Socket, "socket", "", "the daemon's control socket (default $TUNNELD_SOCKET, then the usual places)")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		newAdd(ui, client),
 		newRemove(ui, client),
@@ -82,24 +76,4 @@ machine, under names like task-api.local, and shows how they are doing.`,
 		newVersion(ui, client),
 	)
 	return root
-}
-
-// A usageError is a mistake in the command line.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
-
-func isUsage(err error) bool {
-	_, ok := errors.AsType[usageError](err)
-	return ok
-}
-
-// usageArgs makes what a check of arguments finds a usage error.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageError{err}
-		}
-		return nil
-	}
 }

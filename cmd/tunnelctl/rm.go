@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tunneld/tunneld/internal/localapi"
+	"github.com/tunneld/tunneld/internal/usage"
 )
 
 func newRemove(ui *ui, client *localapi.Client) *cobra.Command {
@@ -13,15 +15,17 @@ func newRemove(ui *ui, client *localapi.Client) *cobra.Command {
 		Use:     "rm NAME...",
 		Aliases: []string{"remove", "delete"},
 		Short:   "End a forward, and its connections",
-		Args:    usageArgs(cobra.MinimumNArgs(1)),
+		Args:    usage.Args(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			var failed error
 			for _, name := range args {
 				if err := client.Remove(cmd.Context(), name); err != nil {
-					return err
+					failed = errors.Join(failed, err)
+					continue
 				}
 				fmt.Fprintf(ui.out, "%s removed\n", name)
 			}
-			return nil
+			return failed
 		},
 	}
 }

@@ -1,15 +1,18 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/status"
+	"github.com/tunneld/tunneld/internal/usage"
 )
 
 func newStatus(ui *ui, client *localapi.Client) *cobra.Command {
@@ -18,7 +21,7 @@ func newStatus(ui *ui, client *localapi.Client) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [NAME...]",
 		Short: "Show how the forwards are doing, and why",
-		Args:  usageArgs(cobra.ArbitraryArgs),
+		Args:  usage.Args(cobra.ArbitraryArgs),
 	}
 	format := output(cmd, "json")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the forwards are ready")
@@ -33,14 +36,8 @@ func newStatus(ui *ui, client *localapi.Client) *cobra.Command {
 		}
 		var late error
 		if wait {
-			deadline := time.Now().Add(timeout)
-			for i, f := range s.Forwards {
-				now, err := client.Wait(cmd.Context(), f.Name, max(time.Until(deadline), time.Millisecond))
-				if err != nil {
-					return err
-				}
-				s.Forwards[i] = now
-				late = errors.Join(late, notReady(now, timeout))
+			if late, err = awaitAll(cmd.Context(), client, s.Forwards, timeout); err != nil {
+				return err
 			}
 		}
 		if *format == "json" {
@@ -51,6 +48,31 @@ func newStatus(ui *ui, client *localapi.Client) *cobra.Command {
 		return errors.Join(err, late)
 	}
 	return cmd
+}
+
+// awaitAll waits for all the forwards at once, and puts what they have become
+// in their place. late says which are not ready.
+func awaitAll(ctx context.Context, client *localapi.Client, forwards []status.Forward, timeout time.Duration) (late, err error) {
+	failed := make([]error, len(forwards))
+	var waiting sync.WaitGroup
+	for i := range forwards {
+		waiting.Go(func() {
+			now, err := client.Wait(ctx, forwards[i].Name, timeout)
+			if err != nil {
+				failed[i] = err
+				return
+			}
+			forwards[i] = now
+		})
+	}
+	waiting.Wait()
+	if err := errors.Join(failed...); err != nil {
+		return nil, err
+	}
+	for i, f := range forwards {
+		failed[i] = notReady(f, timeout)
+	}
+	return errors.Join(failed...), nil
 }
 
 // only picks the forwards that are named; all if none is.

@@ -1,11 +1,11 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 
 	"github.com/tunneld/tunneld/internal/localapi"
+	"github.com/tunneld/tunneld/internal/status"
+	"github.com/tunneld/tunneld/internal/usage"
 )
 
 func newTrust(ui *ui, client *localapi.Client) *cobra.Command {
@@ -17,19 +17,30 @@ func newTrust(ui *ui, client *localapi.Client) *cobra.Command {
 https URLs. The CA can sign for local names only, and its root key exists no
 more.`,
 		Example: "  tunnelctl trust --pem > tunneld-ca.pem\n  curl --cacert tunneld-ca.pem https://task-api.local/",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    usage.Args(cobra.NoArgs),
 	}
+	format := output(cmd, "json")
 	cmd.Flags().BoolVar(&pem, "pem", false, "print the root certificate in PEM")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if !pem {
-			return usageError{fmt.Errorf("say what to do: tunnelctl trust --pem")}
+		if !pem && *format == "" {
+			return usage.Errorf("say what to do: tunnelctl trust --pem")
 		}
 		text, err := client.RootPEM(cmd.Context())
 		if err != nil {
 			return err
 		}
-		_, err = ui.out.Write(text)
-		return err
+		if *format == "" {
+			_, err = ui.out.Write(text)
+			return err
+		}
+		s, err := client.Status(cmd.Context())
+		if err != nil {
+			return err
+		}
+		return ui.json(struct {
+			status.TLS
+			PEM string `json:"pem"`
+		}{s.TLS, string(text)})
 	}
 	return cmd
 }

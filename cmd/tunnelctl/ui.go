@@ -12,22 +12,27 @@ import (
 
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/status"
+	"github.com/tunneld/tunneld/internal/usage"
 )
 
 // The printing rules: data goes to standard output and nothing else does;
 // errors and hints go to standard error, one line each, with the program's
 // name in front. Machines read -o json, which is the daemon's own answer.
 
-// devOnly is said wherever somebody might take a forward for an entry point.
-const devOnly = "dev only: your machine, your credentials, no rate limit, gone when this laptop sleeps"
-
 // A ui prints for people.
 type ui struct {
 	out, err io.Writer
 }
 
-// fail prints an error, and the hint that it has or that follows from it.
+// fail prints an error, and the hint that it has or that follows from it; of
+// several that were joined, each.
 func (u *ui) fail(err error) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok && !hasOwnText(err) {
+		for _, one := range joined.Unwrap() {
+			u.fail(one)
+		}
+		return
+	}
 	fmt.Fprintf(u.err, "tunnelctl: error: %v\n", err)
 	hint := ""
 	if e, ok := errors.AsType[*localapi.Error](err); ok {
@@ -38,12 +43,17 @@ func (u *ui) fail(err error) {
 		hint = "start it: tunneld run"
 	case errors.Is(err, localapi.ErrForeign):
 		hint = "run tunnelctl as that user, or name your own daemon's socket with --socket"
-	case isUsage(err):
+	case usage.Is(err):
 		hint = "tunnelctl help"
 	}
 	if hint != "" {
 		u.hint(hint)
 	}
+}
+
+// hasOwnText reports whether an error says more than those that it joins.
+func hasOwnText(err error) bool {
+	return err.Error() != errors.Join(err.(interface{ Unwrap() []error }).Unwrap()...).Error()
 }
 
 func (u *ui) hint(text string) { fmt.Fprintf(u.err, "tunnelctl: hint: %s\n", text) }
@@ -125,7 +135,7 @@ func output(cmd *cobra.Command, formats ...string) *string {
 				return check(cmd, args)
 			}
 		}
-		return usageError{fmt.Errorf("output format %q is not known: use %s", *format, strings.Join(formats, " or "))}
+		return usage.Errorf("output format %q is not known: use %s", *format, strings.Join(formats, " or "))
 	}
 	return format
 }

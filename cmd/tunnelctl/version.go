@@ -8,6 +8,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/status"
+	"github.com/tunneld/tunneld/internal/usage"
 	"github.com/tunneld/tunneld/internal/version"
 )
 
@@ -15,7 +16,7 @@ func newVersion(ui *ui, client *localapi.Client) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Show the versions of tunnelctl and of the daemon",
-		Args:  usageArgs(cobra.NoArgs),
+		Args:  usage.Args(cobra.NoArgs),
 	}
 	format := output(cmd, "json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"github.com/tunneld/tunneld/internal/demo"
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/status"
+	"github.com/tunneld/tunneld/internal/usage"
 	"github.com/tunneld/tunneld/internal/version"
 )
 
@@ -42,10 +42,13 @@ func newDemo(stdout, stderr io.Writer) *cobra.Command {
 directory, forward the sample Service task-api, and print what to try. It uses
 loopback addresses, high ports and a control socket of its own, so it runs
 beside an installed daemon, and leaves nothing behind.`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			// The terminal may be closed, and so may what reads the output.
+			signal.Ignore(syscall.SIGPIPE)
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
+			context.AfterFunc(ctx, stop) // a second signal ends the process at once
 			log := io.Discard
 			if verbose {
 				log = stderr
@@ -99,27 +102,36 @@ func runDemo(ctx context.Context, stdout, log io.Writer, check bool) (err error)
 	}
 	s.client = &localapi.Client{Socket: s.daemon.Socket}
 
+	release, err := s.prepare()
+	if err != nil {
+		return err
+	}
+	defer release()
+
 	// The daemon outlives the interrupt for as long as it takes to say so.
 	running, cancel := context.WithCancel(context.Background())
-	started, ended := make(chan struct{}), make(chan error, 1)
+	started, ended := make(chan struct{}), make(chan struct{})
 	s.daemon.Started = func() { close(started) }
-	err = s.steps.do("start a daemon of its own", func() (string, error) {
-		if err := s.prepare(); err != nil {
-			return "", err
+	var runErr error // once ended is closed
+	go func() {
+		defer close(ended)
+		runErr = s.daemon.Run(running)
+	}()
+	defer func() {
+		cancel()
+		<-ended
+		if err == nil {
+			err = runErr
 		}
-		go func() { ended <- s.daemon.Run(running) }()
+	}()
+	err = s.steps.do("start a daemon of its own", func() (string, error) {
 		select {
 		case <-started:
 			return s.dir, nil
-		case err := <-ended:
-			ended <- err
-			return "", err
+		case <-ended:
+			return "", runErr
 		}
 	})
-	defer func() {
-		cancel()
-		err = errors.Join(err, <-ended)
-	}()
 	if err != nil {
 		return err
 	}
@@ -134,50 +146,90 @@ func runDemo(ctx context.Context, stdout, log io.Writer, check bool) (err error)
 	case <-ctx.Done():
 		fmt.Fprintln(stdout, "\nstopped, and nothing is left behind")
 		return nil
-	case err := <-ended:
-		ended <- nil
-		return err
+	case <-ended:
+		return runErr
 	}
 }
 
-// prepare writes the kubeconfig and the daemon's configuration.
-func (s *stage) prepare() error {
+// prepare writes the kubeconfig and the daemon's configuration. The addresses
+// and ports in it are this demo's until they are released.
+func (s *stage) prepare() (release func(), err error) {
 	kubeconfig := filepath.Join(s.dir, "kubeconfig")
 	if err := s.cluster.WriteKubeconfig(kubeconfig, demo.Kubeconfig{Context: demoContext, Namespace: demoNamespace}); err != nil {
-		return err
+		return nil, err
 	}
-	http, https := freePorts()
+	addresses, releaseAddresses := claimRange()
+	http, https, releasePorts := claimPorts()
+	release = func() {
+		releaseAddresses()
+		releasePorts()
+	}
 	text := fmt.Sprintf(`# The demo's own configuration: another address range and other ports than the
 # defaults, so that it runs beside an installed daemon.
 version: 1
-addresses: 127.78.%d.0/24
+addresses: %v
 dns: {listen: "127.0.0.1:25353"}
 gateway: {http: %d, https: %d}
-`, 1+os.Getpid()%250, http, https) // another demo may be running
-	return os.WriteFile(s.daemon.ConfigPath, []byte(text), 0o600)
+`, addresses, http, https)
+	if err := os.WriteFile(s.daemon.ConfigPath, []byte(text), 0o600); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
 }
 
-// freePorts finds a pair of high ports for the gateway that nothing listens on,
-// at any address; 0 is any.
-func freePorts() (http, https uint16) {
-	for _, base := range []uint16{8000, 18000, 28000} {
-		if free(base+80) && free(base+443) {
-			return base + 80, base + 443
+// claimRange finds a range of addresses that no other demo has. The claim is a
+// listener on one that no forward gets.
+func claimRange() (addresses netip.Prefix, release func()) {
+	first := os.Getpid() % 250
+	for i := range 250 {
+		base := netip.AddrFrom4([4]byte{127, 78, byte(1 + (first+i)%250), 0})
+		l, err := net.Listen("tcp", netip.AddrPortFrom(base, 25353).String())
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
 		}
+		if err != nil { // a system without these addresses will say so later
+			l = nil
+		}
+		return netip.PrefixFrom(base, 24), closer(l)
 	}
-	return 0, 0
+	return netip.MustParsePrefix("127.78.0.0/24"), func() {}
+}
+
+// claimPorts finds a pair of high ports for the gateway that nothing listens on,
+// at any address; 0 is any. The claim is a listener beside them.
+func claimPorts() (http, https uint16, release func()) {
+	for _, base := range []uint16{8000, 18000, 28000} {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", base+79))
+		if err != nil {
+			continue
+		}
+		if free(base+80) && free(base+443) {
+			return base + 80, base + 443, closer(l)
+		}
+		l.Close()
+	}
+	return 0, 0, func() {}
+}
+
+func closer(l net.Listener) func() {
+	if l == nil {
+		return func() {}
+	}
+	return func() { l.Close() }
 }
 
 // free reports whether a port is free at every loopback address.
 func free(port uint16) bool {
+	at := fmt.Sprintf("127.0.0.1:%d", port)
 	// On some systems a listener on all addresses does not keep one address
 	// from being bound, nor the other way round: it would just get the wrong
 	// half of the connections.
-	if c, err := net.DialTimeout("tcp", "127.0.0.1:"+strconv.Itoa(int(port)), time.Second); err == nil {
+	if c, err := net.DialTimeout("tcp", at, time.Second); err == nil {
 		c.Close()
 		return false
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(int(port)))
+	l, err := net.Listen("tcp", at)
 	if err != nil {
 		return false
 	}
@@ -238,7 +290,7 @@ To stop: Ctrl-C.
 		pem, f.Hostnames[0], port, f.Address, f.URL,
 		f.Address, f.Ports[0].Port,
 		s.daemon.Socket, filepath.Join(s.dir, "kubeconfig"),
-		"dev only: your machine, your credentials, no rate limit, gone when this laptop sleeps")
+		status.DevOnly)
 }
 
 // localhostURL is the URL that needs nobody's help to resolve.

@@ -15,7 +15,12 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tunneld/tunneld/internal/status"
 )
 
 // steps prints what is done, with how long it took.
@@ -54,10 +59,13 @@ func (s *stage) check(ctx context.Context) error {
 		do   func() (string, error)
 	}{
 		{"ask the DNS server for " + host, func() (string, error) { return s.resolve(ctx, host) }},
+		{"be refused by a client that does not trust the CA", func() (string, error) { return "", s.refused(ctx) }},
 		{"fetch " + s.forward.URL + "/health, with the CA verified", func() (text string, err error) {
-			if client, err = s.httpsClient(ctx); err != nil {
+			roots, err := s.roots(ctx)
+			if err != nil {
 				return "", err
 			}
+			client = s.httpsClient(roots)
 			return get(ctx, client, s.forward.URL+"/health")
 		}},
 		{"reach both pods with ten requests", func() (string, error) {
@@ -71,6 +79,7 @@ func (s *stage) check(ctx context.Context) error {
 			return get(ctx, http.DefaultClient, fmt.Sprintf("http://%s/health", s.forward.Ports[0].Listen))
 		}},
 		{"replace both pods under load", func() (string, error) { return s.replacePods(ctx, client) }},
+		{"have no pod ready for a second under load", func() (string, error) { return s.unready(ctx, client) }},
 	} {
 		if err := s.steps.do(step.what, step.do); err != nil {
 			return err
@@ -95,8 +104,8 @@ func (s *stage) resolve(ctx context.Context, host string) (string, error) {
 	return addrs[0].String(), nil
 }
 
-// httpsClient trusts the local CA only, and resolves through our DNS server.
-func (s *stage) httpsClient(ctx context.Context) (*http.Client, error) {
+// roots holds the local CA's certificate, as clients get it.
+func (s *stage) roots(ctx context.Context) (*x509.CertPool, error) {
 	pem, err := s.client.RootPEM(ctx)
 	if err != nil {
 		return nil, err
@@ -105,6 +114,11 @@ func (s *stage) httpsClient(ctx context.Context) (*http.Client, error) {
 	if !roots.AppendCertsFromPEM(pem) {
 		return nil, errors.New("the CA's certificate cannot be read")
 	}
+	return roots, nil
+}
+
+// httpsClient trusts these roots only, and resolves through our DNS server.
+func (s *stage) httpsClient(roots *x509.CertPool) *http.Client {
 	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
 		host, port, err := net.SplitHostPort(addr)
 		if err != nil {
@@ -119,7 +133,16 @@ func (s *stage) httpsClient(ctx context.Context) (*http.Client, error) {
 	return &http.Client{
 		Timeout:   demoWait,
 		Transport: &http.Transport{DialContext: dial, TLSClientConfig: &tls.Config{RootCAs: roots}},
-	}, nil
+	}
+}
+
+// refused makes sure that what the other steps verify can fail.
+func (s *stage) refused(ctx context.Context) error {
+	_, err := get(ctx, s.httpsClient(x509.NewCertPool()), s.forward.URL+"/health")
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); !ok {
+		return fmt.Errorf("it got %v; want the certificate to be refused", err)
+	}
+	return nil
 }
 
 // get fetches a URL, and returns the beginning of what it says.
@@ -133,6 +156,7 @@ func fetch(ctx context.Context, client *http.Client, target string) ([]byte, err
 	if err != nil {
 		return nil, err
 	}
+	req.Header.Set("Accept", "application/json") // of tunneld's own pages, too
 	resp, err := client.Do(req)
 	if err != nil {
 		var u *url.Error
@@ -179,29 +203,120 @@ func (s *stage) podsSeen(ctx context.Context, client *http.Client) ([]string, er
 	return seen, nil
 }
 
-// replacePods deletes each pod as a rollout does, while requests are made, and
-// waits until the old ones are gone and both new ones have answered. No request
-// may fail.
-func (s *stage) replacePods(ctx context.Context, client *http.Client) (string, error) {
-	old := s.cluster.Pods(demoNamespace, demoService)
-	for _, pod := range old {
-		if err := s.cluster.DeletePod(demoNamespace, pod, 300*time.Millisecond); err != nil {
-			return "", err
-		}
-	}
-	fresh := make(map[string]bool)
-	requests := 0
-	for gone := false; !gone || len(fresh) < 2; requests++ {
-		pod, err := s.podName(ctx, client)
-		if err != nil {
-			return "", fmt.Errorf("request %d: %w", requests+1, err)
-		}
-		if !slices.Contains(old, pod) {
-			fresh[pod] = true
-		}
-		gone = !slices.ContainsFunc(s.cluster.Pods(demoNamespace, demoService), func(p string) bool {
-			return slices.Contains(old, p)
+// underLoad does something while several clients make requests, of which none
+// may fail, until done reports that it is over.
+func (s *stage) underLoad(ctx context.Context, client *http.Client, do func() error, done func(*requests) bool) (*requests, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	over := make(chan struct{})
+	load := new(requests)
+	var clients errgroup.Group
+	for range 4 {
+		clients.Go(func() error {
+			for n := 1; ; n++ {
+				pod, err := s.podName(ctx, client)
+				if err != nil {
+					cancel()
+					return fmt.Errorf("request %d of a client: %w", n, err)
+				}
+				load.note(pod)
+				select {
+				case <-over:
+					return nil
+				default:
+				}
+			}
 		})
 	}
-	return fmt.Sprintf("%d requests, 0 failed; now %s", requests, strings.Join(slices.Sorted(maps.Keys(fresh)), " and ")), nil
+	failed := do()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for failed == nil && ctx.Err() == nil && !done(load) {
+		<-tick.C
+	}
+	close(over)
+	return load, errors.Join(failed, clients.Wait())
+}
+
+// replacePods deletes each pod as a rollout does, and waits until the old ones
+// are gone and both new ones have answered.
+func (s *stage) replacePods(ctx context.Context, client *http.Client) (string, error) {
+	old := s.cluster.Pods(demoNamespace, demoService)
+	load, err := s.underLoad(ctx, client, func() error {
+		for _, pod := range old {
+			if err := s.cluster.DeletePod(demoNamespace, pod, 300*time.Millisecond); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, func(load *requests) bool {
+		left := slices.ContainsFunc(s.cluster.Pods(demoNamespace, demoService), func(p string) bool { return slices.Contains(old, p) })
+		return !left && len(load.from(old)) == 2
+	})
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d requests by 4 clients, 0 failed; now %s", load.total(), strings.Join(load.from(old), " and ")), nil
+}
+
+// unready makes all pods unready for a moment, in which requests wait.
+func (s *stage) unready(ctx context.Context, client *http.Client) (string, error) {
+	set := func(ready bool) error {
+		var errs []error
+		for _, pod := range s.cluster.Pods(demoNamespace, demoService) {
+			errs = append(errs, s.cluster.SetReady(demoNamespace, pod, ready))
+		}
+		return errors.Join(errs...)
+	}
+	waited := 0
+	load, err := s.underLoad(ctx, client, func() error {
+		if err := set(false); err != nil {
+			return err
+		}
+		f, err := s.client.Wait(ctx, demoService, time.Second) // it will not become ready
+		if err == nil && f.State != status.NoEndpoints {
+			err = fmt.Errorf("it is %s; want %s", f.State, status.NoEndpoints)
+		}
+		return errors.Join(err, set(true))
+	}, func(load *requests) bool {
+		if waited == 0 {
+			waited = load.total()
+		}
+		return load.total() > waited // they go on
+	})
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d requests by 4 clients, 0 failed: they waited", load.total()), nil
+}
+
+// requests are counted by the pod that answered.
+type requests struct {
+	mu    sync.Mutex // guards the following
+	byPod map[string]int
+}
+
+func (r *requests) note(pod string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.byPod == nil {
+		r.byPod = make(map[string]int)
+	}
+	r.byPod[pod]++
+}
+
+// from lists the pods that answered, but for the old ones.
+func (r *requests) from(old []string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(r.byPod)), func(p string) bool { return slices.Contains(old, p) })
+}
+
+func (r *requests) total() (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, count := range r.byPod {
+		n += count
+	}
+	return n
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/tunneld/tunneld/internal/config"
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/statedir"
+	"github.com/tunneld/tunneld/internal/usage"
 )
 
 func main() {
@@ -35,7 +36,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if hint := hintFor(err); hint != "" {
 		fmt.Fprintf(stderr, "tunneld: hint: %s\n", hint)
 	}
-	if _, usage := errors.AsType[usageError](err); usage {
+	if usage.Is(err) {
 		return 2
 	}
 	return 1
@@ -43,19 +44,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // hintFor says what to do about an error that keeps the daemon from starting.
 func hintFor(err error) string {
-	_, usage := errors.AsType[usageError](err)
-	_, inConfig := errors.AsType[*config.Error](err)
 	switch {
-	case usage:
+	case usage.Is(err):
 		return "tunneld help"
 	case errors.Is(err, localapi.ErrRunning), errors.Is(err, statedir.ErrInUse):
 		return "use the one that runs (tunnelctl status), or give this one its own --socket and --state-dir"
-	case errors.Is(err, localapi.ErrForeign):
-		return "name a socket of your own with --socket"
+	case errors.Is(err, localapi.ErrForeign), errors.Is(err, localapi.ErrNoSocket):
+		return "name a socket of your own with --socket, here and for tunnelctl"
 	case errors.Is(err, statedir.ErrNewer):
 		return "upgrade tunneld, or name another directory with --state-dir"
-	case inConfig:
-		return "mend the file, and start again"
+	case errors.Is(err, statedir.ErrNoHome), errors.Is(err, config.ErrNoHome):
+		return "set HOME, or say where things are: --config FILE --state-dir DIR --socket PATH"
 	}
 	return ""
 }
@@ -67,30 +66,8 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		Long: `tunneld keeps forwards to Kubernetes Services alive, gives each a name and an
 address of this machine, terminates TLS and balances over the ready pods. It is
 for development: see "tunneld demo" for how it feels, and tunnelctl to use it.`,
-		Args:          usageArgs(cobra.NoArgs),
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return cmd.Help()
-		},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.CompletionOptions.HiddenDefaultCmd = true
+	usage.Setup(root)
 	root.AddCommand(newRun(stderr), newDemo(stdout, stderr), newVersion(stdout))
 	return root
-}
-
-// A usageError is a mistake in the command line.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
-
-// usageArgs makes what a check of arguments finds a usage error.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageError{err}
-		}
-		return nil
-	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tunneld/tunneld/internal/daemon"
+	"github.com/tunneld/tunneld/internal/usage"
 	"github.com/tunneld/tunneld/internal/version"
 )
 
@@ -28,7 +29,7 @@ func newRun(stderr io.Writer) *cobra.Command {
 		Long: `Run the service in the foreground until SIGTERM or SIGINT. SIGHUP reads the
 configuration and the kubeconfigs again; a configuration that is saved is read
 without it.`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d.Log = newLog(stderr, verbose)
 			return runUntilSignal(cmd.Context(), d)

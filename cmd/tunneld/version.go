@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tunneld/tunneld/internal/usage"
 	"github.com/tunneld/tunneld/internal/version"
 )
 
@@ -15,7 +16,7 @@ func newVersion(stdout io.Writer) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  usageArgs(cobra.NoArgs),
+		Args:  usage.Args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
 			v := version.Get()
 			if asJSON {

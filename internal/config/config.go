@@ -1,10 +1,10 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path"
@@ -30,6 +30,9 @@ type Config struct {
 	Contexts Contexts
 	// Forwards are in the order of the file.
 	Forwards []Forward
+	// Absent is set by Load if there is no file, or no text in it: what a save
+	// that failed leaves behind.
+	Absent bool
 }
 
 // DNS configures the responder. Port 0 means any free port.
@@ -133,6 +136,9 @@ func (e *Error) Error() string {
 	return where
 }
 
+// ErrNoHome: nobody says where the user's files are.
+var ErrNoHome = errors.New("no home directory")
+
 // DefaultPath is where the file is if nobody says otherwise:
 // $XDG_CONFIG_HOME/tunneld/config.yaml, by default
 // ~/.config/tunneld/config.yaml. It is the same on every operating system, so
@@ -145,7 +151,7 @@ func DefaultPath() (string, error) {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return "", fmt.Errorf("find the configuration: %w", err)
+		return "", fmt.Errorf("find the configuration: %w: %w", ErrNoHome, err)
 	}
 	return filepath.Join(home, ".config", "tunneld", "config.yaml"), nil
 }
@@ -153,18 +159,24 @@ func DefaultPath() (string, error) {
 // Load reads the file at path. An absent file is [Default]; a link that leads
 // nowhere is an error. Problems in the text are an [*Error] with its Path set.
 func Load(path string) (*Config, error) {
-	src, err := readLimited(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	src, info, err := readRegular(path)
+	if err == nil && info == nil {
 		if to, lerr := os.Readlink(path); lerr == nil {
 			return nil, fmt.Errorf("read configuration: %s is a link to %s, which does not exist", path, to)
 		}
-		return Default(), nil
+		c := Default()
+		c.Absent = true
+		return c, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	c, err := Parse(src)
-	return c, withPath(err, path)
+	if err != nil {
+		return nil, withPath(err, path)
+	}
+	c.Absent = len(bytes.TrimSpace(src)) == 0
+	return c, nil
 }
 
 // readLimited reads a little more than a configuration may hold, so that the

@@ -346,9 +346,11 @@ func (d *decoder) forward(f field) (fwd Forward, name int) {
 		return s, v.pos
 	}
 	fwd.Name, name = required("name", "task-api")
-	if fwd.Name != "" && !isLabel(fwd.Name) {
-		d.fail(name, "name %q must be lower-case letters, digits and hyphens, at most 63, with no hyphen first or last", fwd.Name)
-		fwd.Name = ""
+	if fwd.Name != "" {
+		if msg := CheckName(fwd.Name); msg != "" {
+			d.fail(name, "name %q %s", fwd.Name, msg)
+			fwd.Name = ""
+		}
 	}
 	w := &fwd.Workload
 	ref, pos := required("target", "service/task-api")
@@ -435,9 +437,8 @@ func (d *decoder) port(f field, what string) (number uint16, name string, ok boo
 			d.fail(f.pos, "%s in quotes is a name, and %q is none: write the number without them", what, n.Value)
 			return 0, "", false
 		}
-		// Containers' ports have IANA service names, Services' have labels.
-		if !isLabel(n.Value) || strings.Trim(n.Value, "0123456789-") == "" {
-			d.fail(f.pos, "%s must be a number from 1 to 65535 or a port's name, not %q", what, n.Value)
+		if msg := CheckPortName(n.Value); msg != "" {
+			d.fail(f.pos, "%s %s, not %q", what, msg, n.Value)
 			return 0, "", false
 		}
 		return 0, n.Value, true

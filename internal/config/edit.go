@@ -57,8 +57,9 @@ func Add(src []byte, f Forward) ([]byte, error) {
 }
 
 // Remove returns src without the forward of that name. What goes with it: its
-// lines, comments directly above them, comments below them that are indented
-// as its keys are, and the blank lines that set it apart. Nothing else changes.
+// lines, comments directly above them (but not above the only one, where they
+// may be about the list), comments below them that are indented as its keys
+// are, and the blank lines that set it apart. Nothing else changes.
 //
 // It fails if src is no configuration ([*Error]), or with [ErrNoForward].
 func Remove(src []byte, name string) ([]byte, error) {
@@ -313,6 +314,8 @@ func (e *editor) remove(i int) error {
 	switch {
 	case last == 0:
 		e.insert(e.spans[v.Start].end, " []")
+		// What is above may introduce the list, and not this item.
+		top = e.line(e.spans[list.Entries[0].Start].start)
 	case i > 0:
 		for floor := e.itemEnd(list, i-1); top-1 > floor && e.isBlank(top-1); {
 			top--

@@ -244,7 +244,7 @@ func TestRemove(t *testing.T) {
 		remove    string
 		src, want string
 	}{
-		{"the only one", "a", v + "forwards: # mine\n# about a\n" + entry("a") + "  # http: none\n# end\nhold: 5s\n", v + "forwards: [] # mine\n# end\nhold: 5s\n"},
+		{"the only one: what is above may be about the list", "a", v + "forwards: # mine\n# about a\n" + entry("a") + "  # http: none\n# end\nhold: 5s\n", v + "forwards: [] # mine\n# about a\n# end\nhold: 5s\n"},
 		{"the only one, no newline at the end", "a", v + "forwards:\n" + strings.TrimSuffix(entry("a"), "\n"), v + "forwards: []\n"},
 		{"the first", "a", v + "forwards:\n# about a\n" + entry("a") + "# about b\n" + entry("b"), v + "forwards:\n# about b\n" + entry("b")},
 		{"the middle", "b", v + "forwards:\n" + entry("a") + "# about b\n" + entry("b") + "# about c\n" + entry("c"), v + "forwards:\n" + entry("a") + "# about c\n" + entry("c")},

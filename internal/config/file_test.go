@@ -258,8 +258,16 @@ func TestEditTogether(t *testing.T) {
 func TestLoad(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "config.yaml")
-	if c, err := config.Load(path); err != nil || c.Domain != "local" || len(c.Forwards) != 0 {
+	if c, err := config.Load(path); err != nil || c.Domain != "local" || len(c.Forwards) != 0 || !c.Absent {
 		t.Errorf("no file: got %v, %v; want the default", c, err)
+	}
+	write(t, path, "\n")
+	if c, err := config.Load(path); err != nil || !c.Absent {
+		t.Errorf("an empty file: got %v, %v; want it to count as none", c, err)
+	}
+	write(t, path, "# nothing yet\n")
+	if c, err := config.Load(path); err != nil || c.Absent {
+		t.Errorf("a comment: got %v, %v; want it to count as a file", c, err)
 	}
 	write(t, path, bothText)
 	if c, err := config.Load(path); err != nil || len(c.Forwards) != 2 {

@@ -16,6 +16,24 @@ func isLabel(s string) bool {
 		strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
 
+// CheckName says why s cannot be the name of a forward, after "it"; empty if it
+// can.
+func CheckName(s string) string {
+	if isLabel(s) {
+		return ""
+	}
+	return "must be lower-case letters, digits and hyphens, at most 63, with no hyphen first or last"
+}
+
+// CheckPortName says why s cannot be the name of a port; empty if it can.
+// Containers' ports have IANA service names, Services' have labels.
+func CheckPortName(s string) string {
+	if isLabel(s) && strings.Trim(s, "0123456789-") != "" {
+		return ""
+	}
+	return "must be a number from 1 to 65535 or a port's name"
+}
+
 // isSubdomain reports whether s can be the name of a Kubernetes object.
 func isSubdomain(s string) bool {
 	for label := range strings.SplitSeq(s, ".") {

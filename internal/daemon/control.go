@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -114,14 +115,17 @@ func (d *Daemon) noSuchForward(name string) error {
 
 // add writes a forward into the file and brings it into force.
 func (d *Daemon) add(ctx context.Context, req localapi.AddRequest) (localapi.AddResponse, error) {
+	f, note, err := d.resolve(ctx, req)
+	if ctx.Err() != nil {
+		return localapi.AddResponse{}, ctx.Err() // nobody wants it any more
+	}
+	if err != nil {
+		return localapi.AddResponse{}, apiError(err)
+	}
 	d.editing.Lock()
 	defer d.editing.Unlock()
 	if err := d.fileIsGood(); err != nil {
 		return localapi.AddResponse{}, err
-	}
-	f, note, err := d.resolve(ctx, req)
-	if err != nil {
-		return localapi.AddResponse{}, apiError(err)
 	}
 	cfg, _ := d.current()
 	if pattern, denied := cfg.Contexts.Denies(f.Workload.Context); denied && !f.AllowProduction {
@@ -151,9 +155,52 @@ func (d *Daemon) add(ctx context.Context, req localapi.AddRequest) (localapi.Add
 
 // resolve makes of a request the forward that it means.
 func (d *Daemon) resolve(ctx context.Context, req localapi.AddRequest) (config.Forward, string, error) {
+	f, q, err := d.query(req)
+	if err != nil {
+		return f, "", err
+	}
+	limited, cancel := context.WithTimeout(ctx, findTimeout)
+	defer cancel()
+	found, err := d.clusters.Find(limited, q)
+	if err != nil {
+		return f, "", err
+	}
+	f.Workload = found.Workload
+	if found.Unverified && req.Namespace == "" {
+		if g, ok := d.sameBut(f); ok { // it was found when it was added
+			f.Workload.Namespace = g.Workload.Namespace
+			return f, found.Note, nil
+		}
+		if found.Guessed {
+			return f, "", &localapi.Error{
+				Code:    http.StatusUnprocessableEntity,
+				Message: fmt.Sprintf("the namespace of %s cannot be found out now: %s", f.Workload.Ref(), found.Note),
+				Hint:    "say which it is: -n NAMESPACE; or try again when the cluster can be asked",
+			}
+		}
+	}
+	f.HTTP = spelledAsIn(f.Ports, f.HTTP, found.Ports)
+	return f, found.Note, nil
+}
+
+// sameBut finds the configured forward that differs from f in its namespace
+// only, if at all.
+func (d *Daemon) sameBut(f config.Forward) (config.Forward, bool) {
+	cfg, _ := d.current()
+	for _, g := range cfg.Forwards {
+		f.Workload.Namespace = g.Workload.Namespace
+		if f.Equal(g) {
+			return g, true
+		}
+	}
+	return config.Forward{}, false
+}
+
+// query makes of a request what can be made without asking its cluster.
+func (d *Daemon) query(req localapi.AddRequest) (config.Forward, kube.Query, error) {
 	kind, name, err := forward.ParseRef(req.Target)
 	if err != nil {
-		return config.Forward{}, "", &localapi.Error{Message: err.Error()}
+		return config.Forward{}, kube.Query{}, &localapi.Error{Message: err.Error(), Hint: "tunnelctl help add"}
 	}
 	q := kube.Query{
 		Kubeconfig: req.Kubeconfig, Context: req.Context, Namespace: req.Namespace,
@@ -163,35 +210,64 @@ func (d *Daemon) resolve(ctx context.Context, req localapi.AddRequest) (config.F
 	if q.Kubeconfig == kube.DefaultKubeconfig() && os.Getenv("KUBECONFIG") == "" {
 		q.Kubeconfig = ""
 	}
-	f := config.Forward{Name: req.Name, AllowProduction: req.AllowProduction}
-	if f.Name == "" {
-		f.Name = name
+	f := config.Forward{Name: cmp.Or(req.Name, name), AllowProduction: req.AllowProduction}
+	if msg := config.CheckName(f.Name); msg != "" {
+		return f, q, &localapi.Error{
+			Message: fmt.Sprintf("%q cannot be the name of a forward: it %s", f.Name, msg),
+			Hint:    "give it another one: --name NAME",
+		}
 	}
 	for _, p := range req.Ports {
-		f.Ports = append(f.Ports, portRef(p))
+		port, err := portRef("--port", p)
+		if err != nil {
+			return f, q, err
+		}
+		f.Ports = append(f.Ports, port)
 	}
 	switch req.HTTP {
 	case "":
 	case "none":
 		f.HTTP.Off = true
 	default:
-		p := portRef(req.HTTP)
+		p, err := portRef("--http", req.HTTP)
+		if err != nil {
+			return f, q, err
+		}
 		f.HTTP = config.HTTP{Number: p.Number, Name: p.Name}
 		q.Ports = append(q.Ports, req.HTTP)
 	}
-	limited, cancel := context.WithTimeout(ctx, findTimeout)
-	defer cancel()
-	found, err := d.clusters.Find(limited, q)
-	f.Workload = found.Workload
-	return f, found.Note, err
+	return f, q, nil
 }
 
-// portRef reads a port's number or name.
-func portRef(s string) config.Port {
-	if n, err := strconv.ParseUint(s, 10, 16); err == nil {
-		return config.Port{Number: uint16(n)}
+// spelledAsIn names the HTTP port as it is named among the ports, where it may
+// stand by its number and is given by its name, or the other way round.
+func spelledAsIn(ports []config.Port, http config.HTTP, known []kube.Port) config.HTTP {
+	for _, k := range known {
+		if http.Name != k.Name && http.Number != k.Number || http == (config.HTTP{}) {
+			continue
+		}
+		for _, p := range ports {
+			if p.Number == k.Number || p.Number == 0 && p.Name == k.Name {
+				return config.HTTP{Number: p.Number, Name: p.Name}
+			}
+		}
 	}
-	return config.Port{Name: s}
+	return http
+}
+
+// portRef reads a port's number or name, as the flag gives it.
+func portRef(flag, s string) (config.Port, error) {
+	n, err := strconv.ParseUint(s, 10, 64)
+	switch {
+	case err == nil && n >= 1 && n <= 65535:
+		return config.Port{Number: uint16(n)}, nil
+	case err != nil && config.CheckPortName(s) == "":
+		return config.Port{Name: s}, nil
+	}
+	return config.Port{}, &localapi.Error{
+		Message: fmt.Sprintf("%s %q is no port", flag, s),
+		Hint:    "a port is a number from 1 to 65535, or the name that it has in the Service",
+	}
 }
 
 func nameTaken(want, have config.Forward) error {
@@ -221,7 +297,10 @@ func (d *Daemon) fileIsGood() error {
 }
 
 func editError(err error) error {
-	e := &localapi.Error{Code: http.StatusConflict, Message: "the configuration was not changed: " + err.Error()}
+	e := &localapi.Error{
+		Code: http.StatusConflict, Message: "the configuration was not changed: " + err.Error(),
+		Hint: "mend that, or change the file yourself: it is read when it is saved",
+	}
 	if errors.Is(err, fs.ErrPermission) {
 		e.Hint = "make the file writable, or add the forward to it yourself"
 	}

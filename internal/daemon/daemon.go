@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -135,6 +136,9 @@ func (d *Daemon) paths() (err error) {
 			return err
 		}
 	}
+	if d.ConfigPath, err = filepath.Abs(d.ConfigPath); err != nil {
+		return err
+	}
 	if d.StateDir == "" {
 		d.StateDir, err = statedir.DefaultPath()
 	}
@@ -238,11 +242,16 @@ func (d *Daemon) followConfig() {
 	}
 }
 
-// readConfig reads the file. A bad one leaves the last good one in force.
+// readConfig reads the file. A bad one leaves the last good one in force, and
+// so does one that has gone, or has been emptied, if there were forwards: that
+// is what a save looks like that failed.
 func (d *Daemon) readConfig() error {
 	cfg, err := config.Load(d.ConfigPath)
 	d.mu.Lock()
-	before := d.problem
+	before, wasGood := d.problem, d.good
+	if err == nil && cfg.Absent && d.good && len(d.config.Forwards) > 0 {
+		err = fmt.Errorf("%s is empty, or is not there: write \"version: 1\" into it if nothing shall be forwarded", d.ConfigPath)
+	}
 	switch {
 	case err != nil:
 		d.problem = err.Error()
@@ -258,10 +267,14 @@ func (d *Daemon) readConfig() error {
 	now := d.problem
 	d.mu.Unlock()
 	switch {
-	case err != nil && now != before:
+	case err != nil && now != before && wasGood:
 		d.Log.Error("the configuration has an error; the last good one stays in force", "err", err)
+	case err != nil && now != before:
+		d.Log.Error("the configuration has an error; nothing is forwarded until it is mended", "err", err)
 	case err == nil && before != "":
 		d.Log.Info("the configuration is good again")
+	case err == nil && !wasGood && cfg.Absent:
+		d.Log.Info("there is no configuration yet", "path", d.ConfigPath)
 	}
 	return err
 }

@@ -187,6 +187,28 @@ func TestAddErrors(t *testing.T) {
 	}
 }
 
+// Who gives up waiting for an answer does not get the forward afterwards.
+func TestAddThatIsInterrupted(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, patient)
+	before, _ := os.ReadFile(h.path("config.yaml"))
+	undo := h.DropPackets()
+	defer undo()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := h.Add(ctx, localapi.AddRequest{Target: "task-api", Kubeconfig: h.kubeconfig}); err == nil {
+		t.Error("a forward was added, though the cluster has not answered")
+	}
+	// Meanwhile others are not kept waiting.
+	if err := h.Reload(t.Context()); err != nil {
+		t.Error(err)
+	}
+	h.stop() // waits for all requests
+	if after, _ := os.ReadFile(h.path("config.yaml")); string(after) != string(before) {
+		t.Errorf("the file was changed:\n%s", after)
+	}
+}
+
 func TestDeniedContext(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, patient)

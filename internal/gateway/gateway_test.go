@@ -278,7 +278,7 @@ func TestPageSaysWhy(t *testing.T) {
 	if resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
 		t.Errorf("%s, headers %v; want 503 with Retry-After", resp.Status, resp.Header)
 	}
-	for _, want := range []string{"no-endpoints", "none of the 2 pods of service/app is ready &lt;b&gt;", "kubectl get pods", gateway.DevOnly} {
+	for _, want := range []string{"no-endpoints", "none of the 2 pods of service/app is ready &lt;b&gt;", "kubectl get pods", status.DevOnly} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page does not say %q:\n%s", want, body)
 		}
@@ -296,7 +296,7 @@ func TestPageSaysWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]any{
-		"status": 503.0, "forward": "app", "state": "no-endpoints", "cause": cause.Cause, "hint": cause.Hint, "devOnly": gateway.DevOnly,
+		"status": 503.0, "forward": "app", "state": "no-endpoints", "cause": cause.Cause, "hint": cause.Hint, "devOnly": status.DevOnly,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("JSON (-want +got):\n%s", diff)

@@ -11,9 +11,6 @@ import (
 	"github.com/tunneld/tunneld/internal/status"
 )
 
-// DevOnly is said wherever somebody might take a forward for an entry point.
-const DevOnly = "dev only: your machine, your credentials, no rate limit, gone when this laptop sleeps"
-
 // A page explains why there is no answer from the app. Its tags are the JSON
 // that a client gets who asks for it.
 type page struct {
@@ -82,7 +79,7 @@ func misdirected(w http.ResponseWriter, r *http.Request, host string) {
 }
 
 func (p page) write(w http.ResponseWriter, r *http.Request) {
-	p.DevOnly = DevOnly
+	p.DevOnly = status.DevOnly
 	w.Header().Set("Cache-Control", "no-store")
 	if strings.Contains(r.Header.Get("Accept"), "json") {
 		w.Header().Set("Content-Type", "application/json")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -100,7 +101,7 @@ type onWire struct{}
 
 func (o outermost) RoundTrip(req *http.Request) (*http.Response, error) {
 	sent := new(atomic.Bool)
-	ctx := req.Context()
+	ctx, began := req.Context(), time.Now()
 	done := o.link.ask()
 	resp, err := o.next.RoundTrip(req.WithContext(context.WithValue(ctx, onWire{}, sent)))
 	switch {
@@ -110,7 +111,9 @@ func (o outermost) RoundTrip(req *http.Request) (*http.Response, error) {
 		done(answer(statusCode(err)))
 	case errors.Is(ctx.Err(), context.Canceled):
 		done(withdrawn)
-	case ctx.Err() != nil:
+	case overdue(ctx) && time.Since(began) < leastPatience:
+		done(withdrawn)
+	case overdue(ctx):
 		done(silence)
 	case !sent.Load():
 		// What fails before the wire is the plugin that fetches credentials.
@@ -119,6 +122,17 @@ func (o outermost) RoundTrip(req *http.Request) (*http.Response, error) {
 		done(outcome{failure: err})
 	}
 	return resp, err
+}
+
+// leastPatience is what one must give an API server before its silence says
+// anything.
+const leastPatience = time.Second
+
+// overdue reports whether the deadline has passed: a connection may notice that
+// before ctx does.
+func overdue(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ok && !time.Now().Before(deadline)
 }
 
 // WrappedRoundTripper lets apimachinery reach the transport underneath.

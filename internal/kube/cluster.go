@@ -362,7 +362,7 @@ func (c *cluster) check(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	if err != nil && limited.Err() != nil {
+	if err != nil && overdue(limited) {
 		c.link.dead(began)
 	} else {
 		c.answering = time.Since(began)

@@ -418,7 +418,7 @@ func TestExpiredToken(t *testing.T) {
 	echo(t, c) // what is open stays open
 	h.IssueToken(demo.DefaultUser)
 	h.writeKubeconfig(t)
-	h.await(t, target.Workload, status.Idle) // the new token is found
+	h.await(t, target.Workload, status.Ready) // the new token is found
 	_, c = h.open(t, target)
 	echo(t, c)
 }

@@ -38,6 +38,11 @@ type Found struct {
 	Workload forward.Workload
 	// Note says what was assumed, or what could not be verified.
 	Note string
+	// Ports are the TCP ports that it is known to have.
+	Ports []Port
+	// Unverified: the cluster could not be asked. Guessed: nor does anything
+	// but Kubernetes' default say that this is the namespace.
+	Unverified, Guessed bool
 }
 
 // Find resolves a query against its cluster. An error is a *forward.Error with
@@ -76,10 +81,12 @@ func (cs *Clusters) Find(ctx context.Context, q Query) (Found, error) {
 	// Not an answer about the object: the API server could not, or would not,
 	// say.
 	w := forward.Workload{Kubeconfig: q.Kubeconfig, Context: q.Context, Namespace: q.Namespace, Kind: q.Kind, Name: q.Name}
+	note := fmt.Sprintf("not verified: %v", err)
 	if w.Namespace == "" {
 		w.Namespace = to.namespace
+		note = fmt.Sprintf("not verified, but taken to be in the context's namespace %s: %v", to.namespace, err)
 	}
-	return Found{Workload: w, Note: fmt.Sprintf("not verified: %v", err)}, nil
+	return Found{Workload: w, Note: note, Unverified: true, Guessed: q.Namespace == "" && !to.hasNamespace}, nil
 }
 
 // A finder answers one query.
@@ -117,7 +124,7 @@ func (f finder) find(ctx context.Context) (Found, error) {
 	if err := checkPorts(w, v, q.Ports); err != nil {
 		return Found{}, err
 	}
-	return Found{Workload: w, Note: note}, nil
+	return Found{Workload: w, Note: note, Ports: v.ports}, nil
 }
 
 // view reads the object and makes of it what a watch would.

@@ -94,6 +94,7 @@ func TestFind(t *testing.T) {
 				want := kube.Found{Note: tt.note, Workload: forward.Workload{
 					Kubeconfig: h.kubeconfig, Context: "demo", Namespace: tt.namespace, Kind: q.Kind, Name: q.Name,
 				}}
+				found.Ports = nil // not what this is about
 				if diff := cmp.Diff(want, found); diff != "" || err != nil {
 					t.Errorf("error %v (-want +got):\n%s", err, diff)
 				}
@@ -129,8 +130,21 @@ func TestFindWithoutAnAnswer(t *testing.T) {
 		h.StopAPI()
 		defer h.StartAPI()
 		found, err := h.Find(t.Context(), query)
-		if err != nil || found.Workload.Namespace != "task-api" || !strings.HasPrefix(found.Note, "not verified: ") {
+		if err != nil || found.Workload.Namespace != "task-api" || !found.Unverified || found.Guessed ||
+			!strings.HasPrefix(found.Note, "not verified, but taken to be in the context's namespace task-api: ") {
 			t.Errorf("found %+v, %v; want the workload, with a note", found, err)
+		}
+		given := query
+		given.Namespace = "shop"
+		found, err = h.Find(t.Context(), given)
+		if err != nil || found.Workload.Namespace != "shop" || !found.Unverified || found.Guessed || !strings.HasPrefix(found.Note, "not verified: ") {
+			t.Errorf("found %+v, %v; want the namespace that was given", found, err)
+		}
+		if err := h.WriteKubeconfig(h.kubeconfig, demo.Kubeconfig{Context: "demo"}); err != nil {
+			t.Fatal(err)
+		}
+		if found, err = h.Find(t.Context(), query); err != nil || !found.Guessed {
+			t.Errorf("found %+v, %v; want it to say that the namespace is guessed", found, err)
 		}
 	})
 }

@@ -426,7 +426,8 @@ func TestConnectionsDoNotHurryDeniedCredentials(t *testing.T) {
 		})
 	}
 	trying.Wait()
-	if n := runs() - before; n > 0 {
+	// A reflector that was stopped may still have one list each under way.
+	if n := runs() - before; n > 2 {
 		t.Errorf("the plugin was run %d times more for many connections", n)
 	}
 }
@@ -522,6 +523,36 @@ func TestPodThatComesBackIsNotRetiring(t *testing.T) {
 		}
 	})
 	echo(t, before)
+}
+
+// A pod that is going away and refuses has not got the connection: another one
+// may.
+func TestRefusedByAPodThatGoesAway(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	target := h.use("task-tcp", 9000)
+	e, c := h.open(t, target)
+	echo(t, c)
+	if err := h.DeletePod("task-api", e.Pod, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	<-c.Retiring()
+	undo, err := h.RefusePort("task-api", e.Pod, 9000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer undo()
+	late, err := h.Dial(t.Context(), e) // as if it had been picked just before
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	if _, err := late.Read(make([]byte, 1)); !errors.Is(err, forward.ErrNotDelivered) {
+		t.Errorf("read: %v; want ErrNotDelivered", err)
+	}
+	if r := h.Report(target.Workload); r.State != status.Ready {
+		t.Errorf("%s: %s; want ready", r.State, r.Cause)
+	}
 }
 
 // With all pods terminating, those that still serve are used.

@@ -342,6 +342,13 @@ func (c *conn) heard() {
 	}
 }
 
+// goingAway reports whether the pod is terminating, or gone.
+func (c *cluster) goingAway(e forward.Endpoint) bool {
+	return !slices.ContainsFunc(c.view(e.Target.Workload).backends, func(b backend) bool {
+		return b.pod == e.Pod && b.uid == e.UID && !b.terminating
+	})
+}
+
 // explain turns a lease's error into one that crosses the line, and remembers
 // what it says about the pod. What is said after the app has answered says
 // nothing about the next connection.
@@ -354,19 +361,22 @@ func (c *conn) explain(err error) error {
 	b := backend{pod: e.Pod, uid: e.UID}
 	f := failure{pod: b.key()}
 	kind := forward.ErrInterrupted
+	refused := errors.Is(err, portforward.ErrRefused)
 	switch {
 	case !isStream:
 		return &forward.Error{Kind: kind, Err: err, Condition: status.Condition{
 			State: status.Degraded, Cause: fmt.Sprintf("the connection to pod %s was lost", e.Pod),
 		}}
-	case errors.Is(err, portforward.ErrPodGone):
-		c.cluster.opened(e.Target.Workload, b, err)
+	case errors.Is(err, portforward.ErrPodGone), refused && c.cluster.goingAway(e):
+		// A pod that goes away may end its app first: then it refuses what
+		// another one takes.
+		c.cluster.opened(e.Target.Workload, b, portforward.ErrPodGone)
 		c.cluster.notify()
 		if !answered {
 			kind = forward.ErrNotDelivered
 		}
 		return &forward.Error{Kind: kind, Err: err}
-	case errors.Is(err, portforward.ErrRefused):
+	case refused:
 		kind = forward.ErrRefused
 		f.cause = fmt.Sprintf("pod %s refuses connections to port %d", e.Pod, e.Port)
 	default:

@@ -12,9 +12,17 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tunneld/tunneld/internal/status"
+)
+
+const (
+	// patience bounds a call that the daemon should answer at once, and
+	// slowPatience one that may have to ask a cluster.
+	patience     = 10 * time.Second
+	slowPatience = 30 * time.Second
 )
 
 // A Client speaks to a daemon. The zero value looks for it in the usual
@@ -27,54 +35,62 @@ type Client struct {
 // Status asks for everything.
 func (c *Client) Status(ctx context.Context) (status.Status, error) {
 	var s status.Status
-	err := c.call(ctx, http.MethodGet, "/v0/status", nil, &s)
+	err := c.call(ctx, patience, http.MethodGet, "/v0/status", nil, &s)
 	return s, err
 }
 
 // Version asks which daemon it is.
 func (c *Client) Version(ctx context.Context) (status.Version, error) {
 	var v status.Version
-	err := c.call(ctx, http.MethodGet, "/v0/version", nil, &v)
+	err := c.call(ctx, patience, http.MethodGet, "/v0/version", nil, &v)
 	return v, err
 }
 
 // Add asks for a forward.
 func (c *Client) Add(ctx context.Context, req AddRequest) (AddResponse, error) {
 	var answer AddResponse
-	err := c.call(ctx, http.MethodPost, "/v0/forwards", req, &answer)
+	err := c.call(ctx, slowPatience, http.MethodPost, "/v0/forwards", req, &answer)
 	return answer, err
 }
 
 // Remove asks for the end of a forward.
 func (c *Client) Remove(ctx context.Context, name string) error {
-	return c.call(ctx, http.MethodDelete, "/v0/forwards/"+url.PathEscape(name), nil, nil)
+	path, err := forwardPath(name)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, slowPatience, http.MethodDelete, path, nil, nil)
 }
 
 // Wait forces a probe and waits until the forward is ready or degraded, at
 // most for timeout; then it returns the state that the forward has.
 func (c *Client) Wait(ctx context.Context, name string, timeout time.Duration) (status.Forward, error) {
 	var f status.Forward
-	path := fmt.Sprintf("/v0/forwards/%s/wait?timeout=%s", url.PathEscape(name), timeout)
-	err := c.call(ctx, http.MethodPost, path, nil, &f)
+	path, err := forwardPath(name)
+	if err != nil {
+		return f, err
+	}
+	path += "/wait?timeout=" + timeout.String()
+	err = c.call(ctx, timeout+slowPatience, http.MethodPost, path, nil, &f)
 	return f, err
 }
 
 // Reload asks the daemon to read its configuration and the kubeconfigs again.
 func (c *Client) Reload(ctx context.Context) error {
-	return c.call(ctx, http.MethodPost, "/v0/reload", nil, nil)
+	return c.call(ctx, slowPatience, http.MethodPost, "/v0/reload", nil, nil)
 }
 
 // Configured asks for the configured forwards in the form of the file.
 func (c *Client) Configured(ctx context.Context) ([]byte, error) {
 	var text []byte
-	err := c.call(ctx, http.MethodGet, "/v0/forwards", nil, &text)
+	err := c.call(ctx, patience, http.MethodGet, "/v0/forwards", nil, &text)
 	return text, err
 }
 
 // RootPEM asks for the certificate that clients must trust.
 func (c *Client) RootPEM(ctx context.Context) ([]byte, error) {
 	var text []byte
-	err := c.call(ctx, http.MethodGet, "/v0/ca.pem", nil, &text)
+	err := c.call(ctx, patience, http.MethodGet, "/v0/ca.pem", nil, &text)
 	return text, err
 }
 
@@ -106,26 +122,43 @@ func (c *Client) Logs(ctx context.Context, forward string, n int, follow bool) i
 	}
 }
 
+// forwardPath is where a forward is. What cannot be a name is not asked for:
+// "..", for one, would be taken for another path.
+func forwardPath(name string) (string, error) {
+	if strings.Trim(name, ".") == "" || strings.Contains(name, "/") {
+		return "", &Error{Code: http.StatusNotFound, Message: fmt.Sprintf("there is no forward %q", name), Hint: "tunnelctl ls"}
+	}
+	return "/v0/forwards/" + url.PathEscape(name), nil
+}
+
 // call makes a request and decodes the answer into out: JSON, or the bytes if
-// out is a *[]byte.
-func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
-	body, err := c.open(ctx, method, path, in)
-	if err != nil {
+// out is a *[]byte. Within the limit the daemon must have answered.
+func (c *Client) call(ctx context.Context, limit time.Duration, method, path string, in, out any) error {
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	body, err := c.open(limited, method, path, in)
+	if err == nil {
+		defer body.Close()
+		switch out := out.(type) {
+		case nil:
+		case *[]byte:
+			*out, err = io.ReadAll(body)
+		default:
+			err = json.NewDecoder(body).Decode(out)
+		}
+	}
+	_, said := errors.AsType[*Error](err)
+	switch {
+	case err == nil, said, ctx.Err() != nil, errors.Is(err, ErrNotRunning), errors.Is(err, ErrForeign):
 		return err
+	case limited.Err() != nil:
+		return &Error{
+			Code:    http.StatusGatewayTimeout,
+			Message: fmt.Sprintf("tunneld has not answered for %v", limit),
+			Hint:    "is it stopped, or the machine very busy? It may have to be started again",
+		}
 	}
-	defer body.Close()
-	switch out := out.(type) {
-	case nil:
-		return nil
-	case *[]byte:
-		*out, err = io.ReadAll(body)
-	default:
-		err = json.NewDecoder(body).Decode(out)
-	}
-	if err != nil {
-		return fmt.Errorf("read the daemon's answer: %w", err)
-	}
-	return nil
+	return fmt.Errorf("%w: it ended before it had answered (%v)", ErrNotRunning, err)
 }
 
 // open makes a request and returns the body of a good answer.

@@ -102,7 +102,7 @@ func TestRoundTrips(t *testing.T) {
 	if got, err := c.Add(ctx, localapi.AddRequest{Target: "x", Kubeconfig: "/k", Ports: []string{"http"}}); err != nil || !got.Added || got.Note != "n" {
 		t.Errorf("add: %+v, %v", got, err)
 	}
-	if err := c.Remove(ctx, "a b/c"); err != nil {
+	if err := c.Remove(ctx, "a b"); err != nil {
 		t.Error(err)
 	}
 	if _, err := c.Wait(ctx, "a", time.Minute); err != nil {
@@ -123,7 +123,7 @@ func TestRoundTrips(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	want := []string{"add x /k [http]", "remove a b/c", "wait a true", "reload", "logs a 7 true"}
+	want := []string{"add x /k [http]", "remove a b", "wait a true", "reload", "logs a 7 true"}
 	if diff := cmp.Diff(want, asked); diff != "" {
 		t.Errorf("what the server was asked (-want +got):\n%s", diff)
 	}
@@ -209,6 +209,72 @@ func TestUnknownFieldsAreRefused(t *testing.T) {
 	if body, _ := io.ReadAll(resp.Body); resp.StatusCode != 400 || !strings.Contains(string(body), "targt") {
 		t.Errorf("%s: %s", resp.Status, body)
 	}
+}
+
+func TestLargeRequestsAreRefused(t *testing.T) {
+	c := &localapi.Client{Socket: serve(t, &localapi.Server{
+		Add: func(context.Context, localapi.AddRequest) (localapi.AddResponse, error) {
+			return localapi.AddResponse{}, nil
+		},
+	})}
+	_, err := c.Add(t.Context(), localapi.AddRequest{Target: strings.Repeat("x", 2<<20)})
+	if e, ok := errors.AsType[*localapi.Error](err); !ok || e.Code != 400 || !strings.Contains(e.Message, "too large") {
+		t.Errorf("2 MiB: %v; want it refused", err)
+	}
+}
+
+// What cannot be a forward's name is not taken for a path.
+func TestNamesThatAreNone(t *testing.T) {
+	c := &localapi.Client{Socket: serve(t, &localapi.Server{})}
+	for _, name := range []string{"", ".", "..", "a/b", "../forwards"} {
+		if e, ok := errors.AsType[*localapi.Error](c.Remove(t.Context(), name)); !ok || e.Code != 404 || e.Hint == "" {
+			t.Errorf("remove %q: %v; want 404", name, e)
+		}
+	}
+}
+
+// A daemon that ends while it is asked is not running, whatever the transport
+// says; one that is being stopped says so.
+func TestDaemonThatEnds(t *testing.T) {
+	t.Run("without an answer", func(t *testing.T) {
+		path := filepath.Join(dir(t), "sock")
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go func() {
+			if c, err := l.Accept(); err == nil {
+				c.Read(make([]byte, 1))
+				c.Close()
+			}
+		}()
+		if _, err := (&localapi.Client{Socket: path}).Status(t.Context()); !errors.Is(err, localapi.ErrNotRunning) {
+			t.Errorf("status: %v; want ErrNotRunning", err)
+		}
+	})
+	t.Run("during a wait", func(t *testing.T) {
+		path := filepath.Join(dir(t), "sock")
+		l, err := localapi.Listen(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		s := &localapi.Server{Wait: func(ctx context.Context, _ string) (status.Forward, error) {
+			cancel()
+			<-ctx.Done()
+			return status.Forward{Name: "a"}, nil
+		}}
+		ended := make(chan error, 1)
+		go func() { ended <- s.Serve(ctx, l) }()
+		_, err = (&localapi.Client{Socket: path}).Wait(t.Context(), "a", time.Minute)
+		if e, ok := errors.AsType[*localapi.Error](err); !ok || e.Code != 503 {
+			t.Errorf("wait: %v; want to be told that it stops", err)
+		}
+		if err := <-ended; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
 }
 
 func TestFollowingEndsWithTheServer(t *testing.T) {

@@ -3,15 +3,20 @@
 package localapi_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/tunneld/tunneld/internal/localapi"
+	"github.com/tunneld/tunneld/internal/status"
 )
 
 // Another user is turned away, and told why. (It takes root to be another one.)
@@ -47,6 +52,55 @@ func TestOtherUser(t *testing.T) {
 	os.Chmod(path, 0o666)
 	if got, want := as(path), fmt.Sprintf("user %d may not control the daemon of user 0", nobody); got != want {
 		t.Errorf("through an open socket: %q; want %q", got, want)
+	}
+}
+
+// Of the default places, the daemon takes the first where it may make a socket,
+// and the client the first that accepts.
+func TestSecondPlace(t *testing.T) {
+	if runtime.GOOS != "linux" || os.Getuid() != 0 {
+		t.Skip("the second place is /run/tunneld/UID, on Linux, which takes root")
+	}
+	second := filepath.Join("/run/tunneld", strconv.Itoa(os.Getuid()))
+	if _, err := os.Stat("/run/tunneld"); err == nil {
+		t.Skip("a daemon of this machine may be there")
+	}
+	t.Cleanup(func() { os.RemoveAll("/run/tunneld") })
+	t.Setenv("TUNNELD_SOCKET", "")
+	file := filepath.Join(dir(t), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("XDG_RUNTIME_DIR", filepath.Join(file, "no-directory"))
+	l, err := localapi.Listen("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- (&localapi.Server{Version: status.Version{Version: "second"}}).Serve(ctx, l) }()
+	// Another user's directory comes first, with a socket that nobody may use.
+	foreign := filepath.Join(dir(t), "foreign")
+	do(t, os.MkdirAll(filepath.Join(foreign, "tunneld"), 0o755), os.Chown(foreign, 65534, 65534))
+	t.Setenv("XDG_RUNTIME_DIR", foreign)
+	if got, err := new(localapi.Client).Version(t.Context()); err != nil || got.Version != "second" {
+		t.Errorf("%+v, %v; want the daemon in the second place", got, err)
+	}
+	defer func() {
+		cancel()
+		<-ended
+	}()
+	for dir, want := range map[string]os.FileMode{second: 0o700, filepath.Dir(second): 0o755} {
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s has mode %v, %v; want %v", dir, info.Mode().Perm(), err, want)
+		}
+	}
+}
+
+func do(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -104,7 +104,6 @@ func (s *Server) handler() http.Handler {
 // guard lets only the socket's owner in, and no web page.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set(versionHeader, s.Version.Version)
 		peer, _ := r.Context().Value(peerKey{}).(error)
 		switch {
 		case peer != nil:
@@ -160,6 +159,9 @@ func (s *Server) wait(w http.ResponseWriter, r *http.Request) {
 		defer cancel()
 	}
 	f, err := s.Wait(ctx, r.PathValue("name"))
+	if err == nil && r.Context().Err() != nil {
+		err = &Error{Code: http.StatusServiceUnavailable, Message: "tunneld is being stopped"}
+	}
 	if err != nil {
 		fail(w, err)
 		return

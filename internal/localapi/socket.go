@@ -20,6 +20,8 @@ var (
 	ErrRunning = errors.New("another tunneld is running")
 	// ErrForeign: the socket belongs to another user.
 	ErrForeign = errors.New("the socket belongs to another user")
+	// ErrNoSocket: a socket can be made nowhere.
+	ErrNoSocket = errors.New("no control socket can be made")
 )
 
 // Candidates lists where the socket may be, in order: the client takes the
@@ -41,18 +43,18 @@ func Candidates(named string) []string {
 // socket that a dead daemon left behind is replaced; while one lives, the
 // error Is ErrRunning. Closing the listener removes the socket.
 func Listen(named string) (net.Listener, error) {
-	var failed []error
+	var failed []string
 	for _, path := range Candidates(named) {
 		l, err := listen(path)
 		if err == nil {
 			return l, nil
 		}
-		failed = append(failed, err)
 		if errors.Is(err, ErrRunning) || errors.Is(err, ErrForeign) {
-			break
+			return nil, err
 		}
+		failed = append(failed, err.Error())
 	}
-	return nil, errors.Join(failed...)
+	return nil, fmt.Errorf("%w: %s", ErrNoSocket, strings.Join(failed, "; "))
 }
 
 func listen(path string) (net.Listener, error) {
@@ -60,8 +62,14 @@ func listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(path) > maxPath {
+		return nil, fmt.Errorf("%s is longer than the %d bytes that a socket's path may have", path, maxPath)
+	}
 	if err := privateDir(filepath.Dir(path)); err != nil {
-		return nil, fmt.Errorf("control socket %s: %w", path, err)
+		return nil, err
+	}
+	if info, err := os.Lstat(path); err == nil && !isSocket(info) {
+		return nil, fmt.Errorf("%s is in the way: it is no socket", path)
 	}
 	// The lock decides between two daemons that start at once; the socket file
 	// itself says nothing about whether its daemon lives.
@@ -70,12 +78,12 @@ func listen(path string) (net.Listener, error) {
 		return nil, fmt.Errorf("%w on %s", ErrRunning, path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("control socket %s: %w", path, foreign(path, err))
+		return nil, foreign(path, err)
 	}
 	l, err := bind(path)
 	if err != nil {
 		release()
-		return nil, fmt.Errorf("control socket %s: %w", path, foreign(path, err))
+		return nil, fmt.Errorf("%s: %w", path, foreign(path, err))
 	}
 	return &socket{Listener: l, release: release}, nil
 }
@@ -86,13 +94,8 @@ func bind(path string) (net.Listener, error) {
 		c.Close()
 		return nil, ErrRunning
 	}
-	if info, err := os.Lstat(path); err == nil {
-		if info.Mode().Type() != fs.ModeSocket && !isReparse(info) {
-			return nil, fmt.Errorf("is in the way: it is no socket")
-		}
-		if err := os.Remove(path); err != nil {
-			return nil, err
-		}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -117,11 +120,20 @@ func (s *socket) Close() error {
 	return err
 }
 
+// isSocket reports whether the file is what a unix socket looks like.
+func isSocket(info fs.FileInfo) bool {
+	return info.Mode().Type() == fs.ModeSocket || isReparse(info)
+}
+
 // privateDir makes sure that the directory exists. One that it creates is of
-// mode 0700; one that was there must not let other users exchange files, which
-// a sticky bit prevents too.
+// mode 0700, and its parents are for everybody to pass: other users may have
+// directories beside it. One that was there must not let other users exchange
+// files, which a sticky bit prevents too.
 func privateDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	info, err := os.Stat(dir)
@@ -146,16 +158,20 @@ func foreign(path string, err error) error {
 // dial connects to the first socket that accepts.
 func dial(ctx context.Context, named string) (net.Conn, error) {
 	var tried []string
+	var others error
 	var d net.Dialer
 	for _, path := range Candidates(named) {
 		c, err := d.DialContext(ctx, "unix", path)
 		if err == nil {
 			return c, nil
 		}
-		if err := foreign(path, err); errors.Is(err, ErrForeign) {
-			return nil, fmt.Errorf("%w: %s", ErrForeign, path)
+		if err := foreign(path, err); errors.Is(err, ErrForeign) && others == nil {
+			others = fmt.Errorf("%w: %s", ErrForeign, path)
 		}
 		tried = append(tried, path)
+	}
+	if others != nil {
+		return nil, others
 	}
 	return nil, fmt.Errorf("%w: nothing answers on %s", ErrNotRunning, strings.Join(tried, " or "))
 }

@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// maxPath: macOS allows 104 bytes, of which one ends it.
+const maxPath = 103
+
 // defaultSockets is short on purpose: macOS allows 104 bytes.
 func defaultSockets() []string {
 	home, err := os.UserHomeDir()

@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// maxPath: Linux allows 108 bytes, of which one ends it.
+const maxPath = 107
+
 func defaultSockets() []string {
 	var paths []string
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {

@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 )
 
+// maxPath: Windows allows 108 bytes, of which one ends it.
+const maxPath = 107
+
 // hasModes says that a directory's mode means something: here it does not.
 const hasModes = false
 

@@ -10,9 +10,6 @@ import (
 // Host is the only Host that the server answers to.
 const Host = "tunneld"
 
-// versionHeader carries the daemon's version with every response.
-const versionHeader = "Tunneld-Version"
-
 // An AddRequest asks for a forward.
 type AddRequest struct {
 	// Target is NAME or KIND/NAME.

@@ -16,6 +16,7 @@ func TestTo(t *testing.T) {
 	}{
 		{"a letter missing", "task-ap", []string{"task-api", "task-db", "task-tcp"}},
 		{"two letters swapped", "tsak-api", []string{"task-api", "api"}},
+		{"two letters of a short name swapped", "pai", []string{"api"}},
 		{"a part of the name", "bill", []string{"billing"}},
 		{"case", "Billing", []string{"billing"}},
 		{"nothing like it", "grafana", []string{}},

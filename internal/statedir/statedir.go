@@ -28,6 +28,8 @@ var (
 	ErrInUse = errors.New("the state directory is in use by another tunneld")
 	// ErrNewer: the directory was written by a newer version.
 	ErrNewer = errors.New("the state directory was written by a newer tunneld")
+	// ErrNoHome: nobody says where the user's files are.
+	ErrNoHome = errors.New("no home directory")
 )
 
 // A Port is a port of a forward as it was last seen in the cluster.
@@ -72,7 +74,7 @@ func DefaultPath() (string, error) {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return "", fmt.Errorf("find the state directory: %w", err)
+		return "", fmt.Errorf("find the state directory: %w: %w", ErrNoHome, err)
 	}
 	return filepath.Join(home, ".local", "state", "tunneld"), nil
 }

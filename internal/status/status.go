@@ -44,6 +44,9 @@ func States() []State {
 	return []State{Failed, NeedsLogin, Forbidden, Offline, NotFound, NoEndpoints, Degraded, Connecting, Ready, Idle}
 }
 
+// DevOnly is said wherever somebody might take a forward for an entry point.
+const DevOnly = "dev only: your machine, your credentials, no rate limit, gone when this laptop sleeps"
+
 // Usable reports whether a new connection would be carried without waiting for
 // somebody to mend something.
 func (s State) Usable() bool {

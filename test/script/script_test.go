@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -57,8 +59,11 @@ func TestScripts(t *testing.T) {
 			"stop":       cmdStop,
 			"scale":      cmdScale,
 			"apiserver":  cmdAPIServer,
+			"hangup":     cmdHangup,
 			"exits":      cmdExits,
 			"eventually": cmdEventually,
+			"background": cmdBackground,
+			"printed":    cmdPrinted,
 		},
 	})
 }
@@ -69,6 +74,27 @@ type world struct {
 	daemon  *exec.Cmd
 	ended   chan error
 	log     bytes.Buffer
+
+	background *exec.Cmd
+	printed    lockedBuffer // by it
+}
+
+// A lockedBuffer may be read while it is written to.
+type lockedBuffer struct {
+	mu     sync.Mutex // guards the following
+	buffer bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buffer.String()
 }
 
 type worldKey struct{}
@@ -89,6 +115,10 @@ func setup(env *testscript.Env) error {
 	n := uint32(os.Getpid())*5 + ranges.Add(1)
 	env.Setenv("RANGE", fmt.Sprintf("127.%d.%d.0/24", 200+n/256%40, n%256))
 	env.Defer(func() {
+		if w.background != nil {
+			w.background.Process.Kill()
+			w.background.Wait()
+		}
 		w.stop(os.Kill)
 		if w.cluster != nil {
 			w.cluster.Close()
@@ -182,6 +212,34 @@ func (w *world) stop(sig os.Signal) error {
 	}
 }
 
+// hangup sends SIGHUP to the daemon.
+func cmdHangup(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(worldOf(ts).daemon.Process.Signal(hangup))
+}
+
+// background PROGRAM ARG... runs a program until the script ends.
+func cmdBackground(ts *testscript.TestScript, neg bool, args []string) {
+	w := worldOf(ts)
+	w.background = command(ts, args[0], args[1:]...)
+	w.background.Stdout = &w.printed
+	ts.Check(w.background.Start())
+}
+
+// printed TEXT waits until the program in the background has printed the text.
+func cmdPrinted(ts *testscript.TestScript, neg bool, args []string) {
+	w := worldOf(ts)
+	waitFor(ts, fmt.Sprintf("%q", args[0]), func() bool { return strings.Contains(w.printed.String(), args[0]) })
+}
+
+// command prepares one of our programs in the script's environment.
+func command(ts *testscript.TestScript, program string, args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(bin, program), args...)
+	for _, name := range []string{"HOME", "PATH", "KUBECONFIG", "TUNNELD_SOCKET"} {
+		cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+	}
+	return cmd
+}
+
 // exits STATUS PROGRAM ARG... runs a program that must exit with that status.
 func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[0])
@@ -204,11 +262,7 @@ func cmdEventually(ts *testscript.TestScript, neg bool, args []string) {
 	var out []byte
 	defer func() { ts.Logf("%s", out) }()
 	waitFor(ts, fmt.Sprintf("%q", args[0]), func() bool {
-		cmd := exec.Command(filepath.Join(bin, args[1]), args[2:]...)
-		for _, name := range []string{"HOME", "PATH", "KUBECONFIG", "TUNNELD_SOCKET"} {
-			cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
-		}
-		out, _ = cmd.CombinedOutput()
+		out, _ = command(ts, args[1], args[2:]...).CombinedOutput()
 		return bytes.Contains(out, []byte(args[0]))
 	})
 }

@@ -4,4 +4,7 @@ package script_test
 
 import "syscall"
 
-var terminate = syscall.SIGTERM
+var (
+	terminate = syscall.SIGTERM
+	hangup    = syscall.SIGHUP
+)

@@ -2,4 +2,4 @@ package script_test
 
 import "os"
 
-var terminate = os.Kill // there is nothing gentler
+var terminate, hangup = os.Kill, os.Kill // there is nothing gentler

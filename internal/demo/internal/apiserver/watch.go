@@ -25,7 +25,8 @@ type watcher struct {
 	match     func(Object) bool
 	encoder   *json.Encoder
 	flush     func() error
-	sent      uint64 // version up to which the client knows everything
+	cut       <-chan struct{} // closed by CutWatches
+	sent      uint64          // version up to which the client knows everything
 }
 
 // validateWatch refuses what the API server refuses; see
@@ -70,10 +71,11 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, k *kind, q *
 	ctx, cancel := context.WithTimeout(r.Context(), lasts)
 	defer cancel()
 
+	cut := s.cuts.Wait() // before the client can know that it watches
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusOK)
 	watcher := &watcher{
-		kind: k, namespace: q.Namespace, match: match, sent: version,
+		kind: k, namespace: q.Namespace, match: match, sent: version, cut: cut,
 		encoder: json.NewEncoder(w), flush: http.NewResponseController(w).Flush,
 	}
 	if q.Name != "" && k.resource == "namespaces" {
@@ -103,7 +105,6 @@ func (s *Server) serveWatch(w http.ResponseWriter, r *http.Request, k *kind, q *
 func (s *Server) follow(ctx context.Context, w *watcher, bookmarks bool) {
 	tick := time.NewTicker(s.options.Bookmarks)
 	defer tick.Stop()
-	cut := s.cuts.Wait()
 	for {
 		events, now, changed, ok := s.Store.since(w.kind.resource, w.sent)
 		if !ok {
@@ -127,7 +128,7 @@ func (s *Server) follow(ctx context.Context, w *watcher, bookmarks bool) {
 			if bookmarks && (w.sendBookmark(false) != nil || w.flush() != nil) {
 				return
 			}
-		case <-cut:
+		case <-w.cut:
 			panic(http.ErrAbortHandler)
 		case <-ctx.Done():
 			if bookmarks {
