@@ -53,7 +53,11 @@ func newHarness(t *testing.T, timing kube.Timing, forwards ...string) *harness {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	if err := c.Run(demo.TaskAPI()...); err != nil {
+	apps := demo.TaskAPI()
+	for i := range apps {
+		apps[i].Grace = 50 * time.Millisecond
+	}
+	if err := c.Run(apps...); err != nil {
 		t.Fatal(err)
 	}
 	// Not t.TempDir, whose long names do not fit a socket's address.

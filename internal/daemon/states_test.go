@@ -123,7 +123,7 @@ var levers = []lever{
 		},
 	},
 	{state: status.Connecting,
-		ready: func(b *bench) { b.Delay(500 * time.Millisecond) },
+		ready: func(b *bench) { b.Delay(150 * time.Millisecond) },
 		pull: func(b *bench) {
 			b.letGo()
 			b.KillUpgrades("", "")

@@ -249,9 +249,9 @@ func newClock(t *testing.T, c *demo.Cluster) (passes func(d time.Duration)) {
 func notProven(t *testing.T, c *demo.Cluster, p *portforward.Pool, pod portforward.Pod, passes func(time.Duration)) {
 	t.Helper()
 	defer c.Forbid(demo.Rule{Verb: "*", Resource: "pods", Subresource: "portforward"})()
-	passes(time.Second)
+	passes(500 * time.Millisecond)
 	before := p.Usage(pod).Proven
-	passes(time.Second)
+	passes(500 * time.Millisecond)
 	if after := p.Usage(pod).Proven; after != before {
 		t.Errorf("proven at %v, then at %v, by pings that were not answered", before, after)
 	}
@@ -271,7 +271,7 @@ func TestStalledReaderHoldsUpNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	notProven(t, c, p, pod, passes)
-	passes(time.Second)
+	passes(500 * time.Millisecond)
 	for range 20 {
 		exchange(t, open(t, p, pod, echoPort), "not held up")
 	}
@@ -305,7 +305,7 @@ func TestStalledPod(t *testing.T) {
 			if size == stalledSize {
 				notProven(t, c, p, pod, passes)
 			}
-			passes(time.Second)
+			passes(500 * time.Millisecond)
 			other := podOf(c, c.Pods("task-api", "task-api")[1])
 			for range 10 {
 				exchange(t, open(t, p, other, echoPort), "not held up")
@@ -338,7 +338,7 @@ func TestSilenceIsNoticedDuringAWrite(t *testing.T) {
 		_, err := l.Write(make([]byte, stalledSize))
 		wrote <- err
 	}()
-	newClock(t, c)(time.Second)
+	newClock(t, c)(500 * time.Millisecond)
 	defer c.DropPackets()()
 	select {
 	case err := <-wrote:
