@@ -1,0 +1,126 @@
+package portforward
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// silent is a session whose far end reads all and answers nothing.
+func silent(t *testing.T) (s *session, far net.Conn) {
+	near, far := net.Pipe()
+	s = newSession(near)
+	var running sync.WaitGroup
+	running.Go(s.run)
+	running.Go(func() { io.Copy(io.Discard, far) })
+	t.Cleanup(func() {
+		s.fail(ErrClosed)
+		far.Close()
+		running.Wait()
+	})
+	return s, far
+}
+
+// Silence means death only where nothing else can be the cause of it.
+func TestPingWithoutAnAnswer(t *testing.T) {
+	data := func(s *session) []byte { return append(appendDataHeader(nil, s.lease.dataID, 0, 1), 'x') }
+	tests := []struct {
+		name   string
+		happen func(t *testing.T, s *session, l *Lease, far net.Conn)
+		want   vitality
+	}{
+		{"nothing was sent", func(*testing.T, *session, *Lease, net.Conn) {}, dead},
+		{"something was sent, which the pod may not take", func(t *testing.T, _ *session, l *Lease, _ net.Conn) { l.Write([]byte("x")) }, unclear},
+		{"something came, which nobody takes", func(t *testing.T, s *session, _ *Lease, far net.Conn) { far.Write(data(s)) }, unclear},
+		{"something comes", func(t *testing.T, s *session, l *Lease, far net.Conn) {
+			time.AfterFunc(time.Second/2, func() { far.Write(data(s)) })
+		}, moving},
+		{"it is answered", func(t *testing.T, s *session, _ *Lease, far net.Conn) {
+			time.AfterFunc(time.Second/2, func() { far.Write(appendPing(nil, 1)) })
+		}, alive},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, far := silent(t)
+				l, err := s.open(80)
+				if err != nil {
+					t.Fatal(err)
+				}
+				tt.happen(t, s, l, far)
+				synctest.Wait()
+				if got, err := s.ping(context.Background(), time.Second); got != tt.want || (err != nil) != (got == dead) {
+					t.Errorf("vitality %d, %v; want %d", got, err, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// An unclear silence is looked into, and only then taken for death.
+func TestKeepaliveLooksIntoSilence(t *testing.T) {
+	for _, reachable := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			s, _ := silent(t)
+			l, err := s.open(80)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Write([]byte("x"))
+			var asked atomic.Int32
+			var running sync.WaitGroup
+			running.Go(func() {
+				s.keepalive(time.Second, time.Second, keeper{
+					wanted:    func() bool { return true },
+					answered:  func() { t.Error("an answer was told of, though there was none") },
+					reachable: func(context.Context) bool { asked.Add(1); return reachable },
+				})
+			})
+			time.Sleep(10 * time.Second) // of the bubble's own
+			if s.alive() != reachable || asked.Load() == 0 {
+				t.Errorf("reachable = %v: alive = %v after %d questions", reachable, s.alive(), asked.Load())
+			}
+			s.fail(ErrClosed)
+			running.Wait()
+		})
+	}
+}
+
+// Whatever the server sends, the reader ends or goes on; it does not panic.
+func FuzzReadFrames(f *testing.F) {
+	f.Add(appendPing(nil, 2))
+	f.Add(appendPing(nil, 1))
+	f.Add(append(appendDataHeader(nil, 3, flagFin, 5), "hello"...))
+	f.Add(append(appendDataHeader(nil, 1, 0, 4), "oops"...))
+	f.Add(appendSynStream(nil, 2, 0, true, "a", "b"))
+	f.Add([]byte{0x80, 3, 0, 3, 0, 0, 0, 8, 0, 0, 0, 3, 0, 0, 0, 5})
+	f.Add([]byte{0x80, 3, 0, 7, 0, 0, 0, 2, 0, 0})
+	f.Fuzz(func(t *testing.T, wire []byte) {
+		near, far := net.Pipe()
+		s := newSession(near)
+		var running sync.WaitGroup
+		running.Go(s.run)
+		running.Go(func() { io.Copy(io.Discard, far) })
+		l, err := s.open(80)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got bytes.Buffer
+		running.Go(func() { io.Copy(&got, l) })
+		far.Write(wire)
+		far.Close()
+		running.Wait()
+		if s.alive() {
+			t.Error("it lives on without its connection")
+		}
+		if got.Len() > len(wire) {
+			t.Errorf("%d bytes of %d", got.Len(), len(wire))
+		}
+	})
+}
