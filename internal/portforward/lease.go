@@ -23,7 +23,6 @@ type Lease struct {
 	deadline deadline // for reads
 	overdue  deadline // for writes
 	writing  atomic.Bool
-	sent     atomic.Bool // something was written
 
 	// The following are set by the pool before the lease is handed out.
 	pod     *podConns
@@ -148,7 +147,6 @@ func (l *Lease) readErr() error {
 func (l *Lease) Write(p []byte) (int, error) {
 	l.writing.Store(true)
 	defer l.writing.Store(false)
-	l.sent.Store(true)
 	late := l.overdue.expired()
 	total := 0
 	for len(p) > 0 {
@@ -160,6 +158,7 @@ func (l *Lease) Write(p []byte) (int, error) {
 		}
 		part := p[:min(len(p), maxDataLen)]
 		err := l.session.send(late, func(dst []byte) []byte {
+			l.session.owed.add(len(part))
 			dst = appendDataHeader(dst, l.dataID, 0, len(part))
 			return append(dst, part...)
 		})
@@ -206,6 +205,8 @@ func (l *Lease) sendFin(late <-chan struct{}) error {
 	if sent {
 		return nil
 	}
+	l.writing.Store(true)
+	defer l.writing.Store(false)
 	return l.session.send(late, func(dst []byte) []byte {
 		return appendDataHeader(dst, l.dataID, flagFin, 0)
 	})

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
 // A Pod is one incarnation of a pod. It is comparable; a pod that was
@@ -52,6 +54,8 @@ type Pool struct {
 	mu     sync.Mutex // guards the following
 	pods   map[Pod]*podConns
 	closed bool
+	life   context.Context // see lifetime
+	end    context.CancelFunc
 }
 
 // podConns is what the pool has of one pod. Its fields are guarded by the
@@ -64,6 +68,7 @@ type podConns struct {
 	leases   int
 	dialing  int
 	proven   time.Time
+	question *question // being answered
 }
 
 type idleSession struct {
@@ -91,11 +96,12 @@ func (p *Pool) Open(ctx context.Context, pod Pod, port uint16) (*Lease, error) {
 			return nil, err
 		}
 		l, err := s.open(port)
-		switch {
-		case err != nil && fresh:
-			return nil, err
-		case err != nil: // it died while it was idle
-			continue
+		if err != nil {
+			s.fail(ErrClosed) // it may be the server that wants no more streams
+			if fresh {
+				return nil, err
+			}
+			continue // it died while it was idle
 		}
 		l.pod, l.done = pc, p.giveBack
 		p.mu.Lock()
@@ -137,8 +143,8 @@ func (p *Pool) ProbeUpgrade(ctx context.Context, pod Pod) error {
 
 func (p *Pool) prove(ctx context.Context, pc *podConns, s *session) error {
 	v, err := s.ping(ctx, p.pingTimeout())
-	if ctx.Err() != nil {
-		s.fail(ErrClosed)
+	if v != alive && ctx.Err() != nil {
+		p.keep(pc, s) // nothing is known about it
 		return context.Cause(ctx)
 	}
 	if err != nil {
@@ -167,7 +173,7 @@ func (p *Pool) session(ctx context.Context, pod Pod) (pc *podConns, s *session, 
 	for len(pc.idle) > 0 {
 		s := pc.idle[len(pc.idle)-1].session
 		pc.idle = pc.idle[:len(pc.idle)-1]
-		if s.alive() {
+		if s.usable() {
 			p.mu.Unlock()
 			return pc, s, false, nil
 		}
@@ -245,19 +251,66 @@ func (p *Pool) adopt(pc *podConns, s *session) {
 		s.keepalive(p.pingInterval(), p.pingTimeout(), keeper{
 			wanted:    func() bool { return p.wanted(pc, s) },
 			answered:  func() { p.proved(pc); p.changed() },
-			reachable: func(ctx context.Context) bool { return p.reachable(ctx, pc.pod) },
+			reachable: func(ctx context.Context) bool { return p.reachable(ctx, pc) },
 		})
 	})
 }
 
-// reachable finds out by a second connection whether a pod can be reached to
-// which a first one is silent. It takes its time: what is silent may be busy.
-// Whoever refuses an upgrade can be reached.
-func (p *Pool) reachable(ctx context.Context, pod Pod) bool {
-	limited, cancel := context.WithTimeout(ctx, 3*p.pingTimeout())
+// A question is asked once by whoever asks first, and answered to all.
+type question struct {
+	answered chan struct{}
+	yes      bool // once answered
+}
+
+// reachable finds out by another upgraded connection whether a pod can be
+// reached to which one is silent.
+func (p *Pool) reachable(ctx context.Context, pc *podConns) bool {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return true
+	}
+	q := pc.question
+	if q == nil {
+		q = &question{answered: make(chan struct{})}
+		pc.question = q
+		p.running.Go(func() {
+			yes := p.canReach(pc.pod)
+			p.mu.Lock()
+			q.yes, pc.question = yes, nil
+			p.mu.Unlock()
+			close(q.answered)
+		})
+	}
+	p.mu.Unlock()
+	select {
+	case <-q.answered:
+		return q.yes
+	case <-ctx.Done():
+		return true // nobody wants to know any more
+	}
+}
+
+func (p *Pool) canReach(pod Pod) bool {
+	limited, cancel := context.WithTimeout(p.lifetime(), p.pingTimeout())
 	defer cancel()
-	err := p.Probe(limited, pod)
-	return err == nil || ctx.Err() != nil || isStatus(err) || errors.Is(err, ErrClosed)
+	err := p.ProbeUpgrade(limited, pod)
+	return err == nil || errors.Is(err, ErrClosed) ||
+		// Whoever refuses the upgrade to us says nothing about the pod.
+		apierrors.IsUnauthorized(err) || apierrors.IsForbidden(err) || apierrors.IsTooManyRequests(err)
+}
+
+// lifetime is done when the pool is closed.
+func (p *Pool) lifetime() context.Context {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.life == nil {
+		p.life, p.end = context.WithCancel(context.Background())
+		if p.closed {
+			p.end()
+		}
+	}
+	return p.life
 }
 
 // wanted reports whether the session is used, or was until lately. One that was
@@ -316,7 +369,7 @@ func (p *Pool) giveBack(l *Lease, clean bool) {
 // are enough.
 func (p *Pool) keep(pc *podConns, s *session) {
 	p.mu.Lock()
-	enough := p.closed || pc.isRetired() || !s.alive() || len(pc.idle) >= p.maxIdle()
+	enough := p.closed || pc.isRetired() || !s.usable() || len(pc.idle) >= p.maxIdle()
 	if !enough {
 		pc.idle = append(pc.idle, idleSession{s, time.Now()})
 	}
@@ -391,6 +444,9 @@ func (p *Pool) Pods() []Pod {
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	p.closed = true
+	if p.end != nil {
+		p.end()
+	}
 	var all []*session
 	for _, pc := range p.pods {
 		for s := range pc.sessions {

@@ -250,13 +250,13 @@ func TestStalledReaderHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	c, pod := newCluster(t, demo.Options{})
 	p, _ := newPool(t, c)
-	p.PingTimeout = time.Second
+	p.PingTimeout = 2 * time.Second
 	passes := newClock(t, c)
 	stalled := open(t, p, pod, floodPort)                            // which needs no byte of ours
 	if _, err := io.ReadFull(stalled, make([]byte, 1)); err != nil { // it flows
 		t.Fatal(err)
 	}
-	passes(2 * p.PingTimeout) // with pings that are not answered
+	passes(p.PingTimeout + time.Second) // with pings that are not answered
 	for range 20 {
 		exchange(t, open(t, p, pod, echoPort), "not held up")
 	}
@@ -270,7 +270,7 @@ func TestStalledPod(t *testing.T) {
 	t.Parallel()
 	c, pod := newCluster(t, demo.Options{})
 	p, _ := newPool(t, c)
-	p.PingTimeout = time.Second
+	p.PingTimeout = 2 * time.Second
 	passes := newClock(t, c)
 	resume, err := c.StallPod(pod.Namespace, pod.Name)
 	if err != nil {
@@ -283,7 +283,7 @@ func TestStalledPod(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	passes(2 * p.PingTimeout) // with pings that are not answered
+	passes(p.PingTimeout + time.Second) // with pings that are not answered
 	other := podOf(c, c.Pods("task-api", "task-api")[1])
 	for range 10 {
 		exchange(t, open(t, p, other, echoPort), "not held up")
@@ -293,6 +293,94 @@ func TestStalledPod(t *testing.T) {
 	sent.Wait()
 	if err != nil || answer != fmt.Sprintln(stalledSize) {
 		t.Errorf("the pod says %q, %v; want %d", answer, err, stalledSize)
+	}
+}
+
+// A mutable connection can be made to swallow everything, as if its path were
+// gone and nobody had said so.
+type mutable struct {
+	net.Conn
+	mute   chan struct{}
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (m *mutable) Read(p []byte) (int, error) {
+	n, err := m.Conn.Read(p)
+	select {
+	case <-m.mute:
+		<-m.closed
+		return 0, net.ErrClosed
+	default:
+		return n, err
+	}
+}
+
+func (m *mutable) Write(p []byte) (int, error) {
+	select {
+	case <-m.mute:
+		return len(p), nil
+	default:
+		return m.Conn.Write(p)
+	}
+}
+
+func (m *mutable) Close() error {
+	m.once.Do(func() { close(m.closed) })
+	return m.Conn.Close()
+}
+
+// One connection's path is gone, while new connections work, or say why not.
+func TestPathThatIsGone(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name    string
+		sent    int
+		fault   func(c *demo.Cluster) (undo func())
+		noticed bool
+	}{
+		{"after little was sent", 10, func(*demo.Cluster) func() { return func() {} }, true},
+		{"after much was sent, and the node is gone", 1 << 20, (*demo.Cluster).StopKubelet, true},
+		{"after much was sent, and nobody may look", 1 << 20, func(c *demo.Cluster) func() {
+			return c.Forbid(demo.Rule{Verb: "*", Resource: "pods", Subresource: "portforward"})
+		}, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c, pod := newCluster(t, demo.Options{})
+			p, d := newPool(t, c)
+			p.PingTimeout = 200 * time.Millisecond
+			passes := newClock(t, c)
+			var first *mutable
+			p.Dial = func(ctx context.Context, pod portforward.Pod) (net.Conn, error) {
+				conn, err := d.Dial(ctx, pod)
+				if err != nil || first != nil {
+					return conn, err
+				}
+				first = &mutable{Conn: conn, mute: make(chan struct{}), closed: make(chan struct{})}
+				return first, nil
+			}
+			l := open(t, p, pod, echoPort)
+			exchange(t, l, "hello")
+			close(first.mute)
+			if _, err := l.Write(make([]byte, tt.sent)); err != nil {
+				t.Fatal(err)
+			}
+			if !tt.noticed { // it might be the pod that takes nothing
+				defer tt.fault(c)()
+				passes(time.Second)
+				if u := p.Usage(pod); u.Upgraded != 1 {
+					t.Errorf("usage %+v; want the connection kept", u)
+				}
+				return
+			}
+			undo := tt.fault(c)
+			defer undo()
+			if _, err := l.Read(make([]byte, 1)); !errors.Is(err, portforward.ErrLinkDead) {
+				t.Errorf("read: %v; want ErrLinkDead", err)
+			}
+		})
 	}
 }
 

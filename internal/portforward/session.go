@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -22,15 +21,13 @@ const maxErrorText = 4 << 10
 // not wrap.
 const lastStreamID = 1<<31 - 1024
 
-// errNoAnswer is what ping returns when a healthy far end would have answered.
-var errNoAnswer = errors.New("no answer to a ping")
-
 // A session is one upgraded connection to a pod. It carries at most one lease
 // at a time. run must be running for anything to be received.
 type session struct {
-	conn net.Conn
-	in   *bufio.Reader
-	dead chan struct{} // closed by fail
+	conn   net.Conn
+	in     *bufio.Reader
+	ctx    context.Context // done when the session is dead; its cause is why
+	cancel context.CancelCauseFunc
 
 	// sending is a lock that can be waited for with a deadline; it guards out
 	// and the order of frames on conn.
@@ -39,9 +36,9 @@ type session struct {
 
 	seen    atomic.Int64 // when the last frame began to arrive, Unix ns
 	stalled atomic.Bool  // the reader waits for the lease's owner to read
+	owed    debt
 
 	mu       sync.Mutex // guards the following
-	err      error      // why it is dead
 	lease    *Lease
 	nextID   uint32 // client streams and pings are odd
 	nextPing uint32
@@ -56,13 +53,13 @@ func newSession(conn net.Conn) *session {
 	s := &session{
 		conn:     conn,
 		in:       bufio.NewReaderSize(conn, maxDataLen+frameHeaderLen),
-		dead:     make(chan struct{}),
 		sending:  make(chan struct{}, 1),
 		nextID:   1,
 		nextPing: 1,
 		pongs:    make(map[uint32]chan struct{}),
 		echo:     make(chan uint32, 4),
 	}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.seen.Store(time.Now().UnixNano())
 	return s
 }
@@ -81,13 +78,12 @@ func (s *session) run() {
 // cause stays.
 func (s *session) fail(cause error) {
 	s.mu.Lock()
-	if s.err != nil {
+	if s.isDead() {
 		s.mu.Unlock()
 		return
 	}
-	s.err = cause
 	lease := s.lease
-	close(s.dead)
+	s.cancel(cause)
 	s.mu.Unlock()
 
 	if lease != nil {
@@ -96,11 +92,16 @@ func (s *session) fail(cause error) {
 	s.conn.Close()
 }
 
-// alive reports whether the session can take another lease.
-func (s *session) alive() bool {
+func (s *session) isDead() bool { return s.ctx.Err() != nil }
+
+// cause is why the session is dead; nil if it is not.
+func (s *session) cause() error { return context.Cause(s.ctx) }
+
+// usable reports whether the session can take another lease.
+func (s *session) usable() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.err == nil && !s.goneAway && s.nextID < lastStreamID
+	return !s.isDead() && !s.goneAway && s.nextID < lastStreamID
 }
 
 func (s *session) readFrame() error {
@@ -169,7 +170,7 @@ func (s *session) deliver(l *Lease, n int) error {
 			s.stalled.Store(false)
 			s.in.Discard(used)
 			n -= used
-		case <-s.dead: // the chunk stays as it is: nobody reads into it any more
+		case <-s.ctx.Done(): // the chunk stays as it is: nobody reads into it any more
 			return s.cause()
 		}
 	}
@@ -253,7 +254,7 @@ func (s *session) leaseOf(stream uint32) *Lease {
 func (s *session) send(late <-chan struct{}, build func(dst []byte) []byte) error {
 	select {
 	case s.sending <- struct{}{}:
-	case <-s.dead:
+	case <-s.ctx.Done():
 		return s.cause()
 	case <-late:
 		return os.ErrDeadlineExceeded
@@ -271,18 +272,12 @@ func (s *session) send(late <-chan struct{}, build func(dst []byte) []byte) erro
 	return nil
 }
 
-func (s *session) cause() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.err
-}
-
 // open starts the stream pair of a new lease without waiting for the server's
 // replies: it handles the frames of a stream in order, so bytes may follow at
 // once, and a refusal is told on the error stream.
 func (s *session) open(port uint16) (*Lease, error) {
 	s.mu.Lock()
-	if s.err != nil || s.goneAway {
+	if s.isDead() || s.goneAway {
 		s.mu.Unlock()
 		return nil, ErrLinkDead
 	}
@@ -308,67 +303,6 @@ func (s *session) open(port uint16) (*Lease, error) {
 	return l, nil
 }
 
-// serverWorkers is how many workers the public SPDY library divides a
-// connection's streams among. It deals pings to them in turn.
-const serverWorkers = 5
-
-// finish ends our direction of a lease whose other directions have ended, and
-// reports whether the server is done with all streams that were opened so far.
-// If a pod ends its side while bytes are on their way to it, nobody reads them,
-// and the worker that holds them waits for ever; a later stream that meets that
-// worker would hang. As many pings as there are workers find out.
-func (s *session) finish(l *Lease, timeout time.Duration) bool {
-	late, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	if l.sendFin(late.Done()) != nil {
-		return false
-	}
-	var answers []<-chan struct{}
-	var ids []uint32
-	for range serverWorkers {
-		id, pong := s.expectPong()
-		defer s.forgetPong(id)
-		ids = append(ids, id)
-		answers = append(answers, pong)
-	}
-	err := s.send(late.Done(), func(dst []byte) []byte {
-		for _, id := range ids {
-			dst = appendPing(dst, id)
-		}
-		return dst
-	})
-	if err != nil {
-		return false
-	}
-	for _, pong := range answers {
-		select {
-		case <-pong:
-		case <-s.dead:
-			return false
-		case <-late.Done():
-			return false
-		}
-	}
-	return true
-}
-
-// expectPong registers the next ping.
-func (s *session) expectPong() (id uint32, pong <-chan struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	id = s.nextPing
-	s.nextPing = (s.nextPing + 2) & 0x7fffffff
-	answered := make(chan struct{})
-	s.pongs[id] = answered
-	return id, answered
-}
-
-func (s *session) forgetPong(id uint32) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.pongs, id)
-}
-
 // release ends a lease that is over at both ends.
 func (s *session) release(l *Lease) {
 	s.mu.Lock()
@@ -376,121 +310,4 @@ func (s *session) release(l *Lease) {
 	if s.lease == l {
 		s.lease = nil
 	}
-}
-
-// A vitality is what a ping has found out.
-type vitality int
-
-const (
-	dead    vitality = iota // nothing answers that should
-	unclear                 // nothing answered, which need not mean death
-	moving                  // no answer yet, but bytes arrive
-	alive                   // it was answered
-)
-
-// ping asks the far end, which is the node's container runtime, for a sign of
-// life. Silence is unclear while our side of the connection waits for the
-// lease's owner to read, and once the lease has sent anything: what the pod
-// does not take fills the connection, and before that it holds up one of the
-// server's workers, among which pings are dealt in turn.
-func (s *session) ping(ctx context.Context, timeout time.Duration) (vitality, error) {
-	late, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	id, pong := s.expectPong()
-	defer s.forgetPong(id)
-	sent := time.Now()
-	err := s.send(late.Done(), func(dst []byte) []byte { return appendPing(dst, id) })
-	switch {
-	case ctx.Err() != nil:
-		return unclear, context.Cause(ctx)
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return unclear, nil // a write of the lease waits
-	case err != nil:
-		return dead, err
-	}
-	select {
-	case <-pong:
-		return alive, nil
-	case <-s.dead:
-		return dead, s.cause()
-	case <-late.Done():
-	}
-	switch {
-	case ctx.Err() != nil:
-		return unclear, context.Cause(ctx)
-	case s.seen.Load() > sent.UnixNano():
-		return moving, nil
-	case s.stalled.Load() || s.leaseHasSent():
-		return unclear, nil
-	}
-	return dead, errNoAnswer
-}
-
-func (s *session) leaseHasSent() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.lease != nil && s.lease.sent.Load()
-}
-
-// A keeper is who keepalive asks and tells.
-type keeper struct {
-	// wanted reports whether the session is used, or was until lately.
-	wanted func() bool
-	// answered is told of each sign of life.
-	answered func()
-	// reachable finds out in another way whether the pod can be reached; ctx is
-	// done when the session is dead.
-	reachable func(ctx context.Context) bool
-}
-
-// keepalive pings every interval, and fails the session when nothing answers
-// within timeout. It returns when the session is dead.
-func (s *session) keepalive(interval, timeout time.Duration, k keeper) {
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-s.dead:
-			return
-		case id := <-s.echo:
-			s.send(s.dead, func(dst []byte) []byte { return appendPing(dst, id) })
-			continue
-		case <-tick.C:
-		}
-		if !k.wanted() {
-			s.fail(ErrClosed)
-			return
-		}
-		v, err := s.ping(context.Background(), timeout)
-		if v == unclear && !s.whileAlive(k.reachable) {
-			v, err = dead, errNoAnswer
-		}
-		switch v {
-		case alive:
-			k.answered()
-		case dead:
-			s.fail(fmt.Errorf("%w: %w", ErrLinkDead, err))
-			return
-		}
-	}
-}
-
-// whileAlive asks a question that nobody wants to know the answer to when the
-// session is dead.
-func (s *session) whileAlive(ask func(ctx context.Context) bool) bool {
-	ctx, cancel := context.WithCancel(context.Background())
-	answered := make(chan struct{})
-	go func() {
-		defer close(answered)
-		select {
-		case <-s.dead:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	defer func() {
-		cancel()
-		<-answered
-	}()
-	return ask(ctx)
 }

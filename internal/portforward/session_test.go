@@ -30,19 +30,44 @@ func silent(t *testing.T) (s *session, far net.Conn) {
 // Silence means death only where nothing else can be the cause of it.
 func TestPingWithoutAnAnswer(t *testing.T) {
 	data := func(s *session) []byte { return append(appendDataHeader(nil, s.lease.dataID, 0, 1), 'x') }
+	pong := func(far net.Conn, from, to uint32) {
+		for id := from; id <= to; id += 2 {
+			far.Write(appendPing(nil, id))
+		}
+	}
 	tests := []struct {
 		name   string
 		happen func(t *testing.T, s *session, l *Lease, far net.Conn)
 		want   vitality
 	}{
 		{"nothing was sent", func(*testing.T, *session, *Lease, net.Conn) {}, dead},
-		{"something was sent, which the pod may not take", func(t *testing.T, _ *session, l *Lease, _ net.Conn) { l.Write([]byte("x")) }, unclear},
+		{"little was sent", func(t *testing.T, _ *session, l *Lease, _ net.Conn) { l.Write(make([]byte, 1000)) }, dead},
+		{"a queue full of frames was sent", func(t *testing.T, _ *session, l *Lease, _ net.Conn) {
+			for range serverQueue {
+				l.Write([]byte("x"))
+			}
+		}, unclear},
+		{"much was sent", func(t *testing.T, _ *session, l *Lease, _ net.Conn) { l.Write(make([]byte, onTheWay+1)) }, unclear},
+		{"much was sent, and taken", func(t *testing.T, s *session, l *Lease, far net.Conn) {
+			l.Write(make([]byte, onTheWay+1))
+			time.AfterFunc(time.Second/2, func() { pong(far, 1, 9) })
+			if v, err := s.ping(t.Context(), time.Second); v != alive || err != nil {
+				t.Errorf("vitality %d, %v; want alive", v, err)
+			}
+		}, dead},
+		{"much was sent, and not all of it was taken", func(t *testing.T, s *session, l *Lease, far net.Conn) {
+			l.Write(make([]byte, onTheWay+1))
+			time.AfterFunc(time.Second/2, func() { pong(far, 1, 7) })
+			if v, err := s.ping(t.Context(), time.Second); v != alive || err != nil {
+				t.Errorf("vitality %d, %v; want alive: one worker may wait", v, err)
+			}
+		}, unclear},
 		{"something came, which nobody takes", func(t *testing.T, s *session, _ *Lease, far net.Conn) { far.Write(data(s)) }, unclear},
 		{"something comes", func(t *testing.T, s *session, l *Lease, far net.Conn) {
 			time.AfterFunc(time.Second/2, func() { far.Write(data(s)) })
 		}, moving},
-		{"it is answered", func(t *testing.T, s *session, _ *Lease, far net.Conn) {
-			time.AfterFunc(time.Second/2, func() { far.Write(appendPing(nil, 1)) })
+		{"one of the server's workers answers", func(t *testing.T, s *session, _ *Lease, far net.Conn) {
+			time.AfterFunc(time.Second/2, func() { pong(far, 5, 5) })
 		}, alive},
 	}
 	for _, tt := range tests {
@@ -72,7 +97,7 @@ func TestKeepaliveLooksIntoSilence(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			l.Write([]byte("x"))
+			l.Write(make([]byte, onTheWay+1))
 			var asked atomic.Int32
 			var running sync.WaitGroup
 			running.Go(func() {
@@ -83,8 +108,8 @@ func TestKeepaliveLooksIntoSilence(t *testing.T) {
 				})
 			})
 			time.Sleep(10 * time.Second) // of the bubble's own
-			if s.alive() != reachable || asked.Load() == 0 {
-				t.Errorf("reachable = %v: alive = %v after %d questions", reachable, s.alive(), asked.Load())
+			if s.isDead() == reachable || asked.Load() == 0 {
+				t.Errorf("reachable = %v: dead = %v after %d questions", reachable, s.isDead(), asked.Load())
 			}
 			s.fail(ErrClosed)
 			running.Wait()
@@ -116,7 +141,7 @@ func FuzzReadFrames(f *testing.F) {
 		far.Write(wire)
 		far.Close()
 		running.Wait()
-		if s.alive() {
+		if !s.isDead() {
 			t.Error("it lives on without its connection")
 		}
 		if got.Len() > len(wire) {

@@ -1,0 +1,194 @@
+package portforward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// The server is the public SPDY library (moby/spdystream), which divides a
+// connection's streams among workers, each with a queue of frames, and deals
+// pings to them in turn. One that waits for a pod to take its bytes answers no
+// ping; when its queue is full, too, nothing is read any more.
+const (
+	serverWorkers = 5
+	serverQueue   = 50 // frames
+)
+
+// onTheWay is how many bytes a slow network takes in less time than a ping has
+// for its answer.
+const onTheWay = 64 << 10
+
+// errNoAnswer is what ping returns when a healthy far end would have answered.
+var errNoAnswer = errors.New("no answer to a ping")
+
+// A debt is what was sent of which no ping has shown that the server is done
+// with it. The zero value is none.
+type debt struct{ frames, bytes atomic.Int64 }
+
+func (d *debt) add(bytes int) {
+	d.frames.Add(1)
+	d.bytes.Add(int64(bytes))
+}
+
+func (d *debt) now() (frames, bytes int64) { return d.frames.Load(), d.bytes.Load() }
+
+func (d *debt) pay(frames, bytes int64) {
+	d.frames.Add(-frames)
+	d.bytes.Add(-bytes)
+}
+
+// expectPong registers the next ping.
+func (s *session) expectPong() (id uint32, pong <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id = s.nextPing
+	s.nextPing = (s.nextPing + 2) & 0x7fffffff
+	answered := make(chan struct{})
+	s.pongs[id] = answered
+	return id, answered
+}
+
+func (s *session) forgetPong(id uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.pongs, id)
+}
+
+// volley sends a ping for each of the server's workers, and returns how many
+// were answered before late was closed. An error Is os.ErrDeadlineExceeded if
+// they could not even be sent.
+func (s *session) volley(late <-chan struct{}) (answered int, err error) {
+	var ids []uint32
+	var pongs []<-chan struct{}
+	for range serverWorkers {
+		id, pong := s.expectPong()
+		defer s.forgetPong(id)
+		ids, pongs = append(ids, id), append(pongs, pong)
+	}
+	err = s.send(late, func(dst []byte) []byte {
+		for _, id := range ids {
+			dst = appendPing(dst, id)
+		}
+		return dst
+	})
+	if err != nil {
+		return 0, err
+	}
+	for _, pong := range pongs {
+		select {
+		case <-pong:
+			answered++
+			continue
+		default:
+		}
+		select {
+		case <-pong:
+			answered++
+		case <-s.ctx.Done():
+			return answered, s.cause()
+		case <-late: // but others may have been answered
+		}
+	}
+	return answered, nil
+}
+
+// finish ends our direction of a lease whose other directions have ended, and
+// reports whether the server is done with all streams that were opened so far.
+// If a pod ends its side while bytes are on their way to it, nobody reads them,
+// and the worker that holds them waits for ever; a later stream that meets that
+// worker would hang.
+func (s *session) finish(l *Lease, timeout time.Duration) bool {
+	late, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	if l.sendFin(late.Done()) != nil {
+		return false
+	}
+	answered, err := s.volley(late.Done())
+	return err == nil && answered == serverWorkers
+}
+
+// A vitality is what a ping has found out.
+type vitality int
+
+const (
+	dead    vitality = iota // nothing answers that should
+	unclear                 // nothing answered, which need not mean death
+	moving                  // no answer yet, but bytes arrive
+	alive                   // it was answered
+)
+
+// ping asks the far end, which is the node's container runtime, for a sign of
+// life. Silence is unclear while our side of the connection waits for the
+// lease's owner to read, and while so much was sent that the pod may not take
+// that the connection may be full.
+func (s *session) ping(ctx context.Context, timeout time.Duration) (vitality, error) {
+	late, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	sent := time.Now()
+	frames, bytes := s.owed.now()
+	answered, err := s.volley(late.Done())
+	if answered == serverWorkers {
+		s.owed.pay(frames, bytes)
+	}
+	switch {
+	case answered > 0:
+		return alive, nil
+	case ctx.Err() != nil:
+		return unclear, context.Cause(ctx)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return unclear, nil // a write of the lease waits
+	case err != nil:
+		return dead, err
+	case s.seen.Load() > sent.UnixNano():
+		return moving, nil
+	case s.stalled.Load() || frames >= serverQueue || bytes > onTheWay:
+		return unclear, nil
+	}
+	return dead, errNoAnswer
+}
+
+// A keeper is who keepalive asks and tells.
+type keeper struct {
+	// wanted reports whether the session is used, or was until lately.
+	wanted func() bool
+	// answered is told of each sign of life.
+	answered func()
+	// reachable finds out in another way whether the pod can be reached.
+	reachable func(ctx context.Context) bool
+}
+
+// keepalive pings every interval, and fails the session when nothing answers
+// within timeout. It returns when the session is dead.
+func (s *session) keepalive(interval, timeout time.Duration, k keeper) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case id := <-s.echo:
+			s.send(nil, func(dst []byte) []byte { return appendPing(dst, id) })
+			continue
+		case <-tick.C:
+		}
+		if !k.wanted() {
+			s.fail(ErrClosed)
+			return
+		}
+		v, err := s.ping(s.ctx, timeout)
+		if v == unclear && !s.isDead() && !k.reachable(s.ctx) {
+			v, err = dead, errNoAnswer
+		}
+		switch v {
+		case alive:
+			k.answered()
+		case dead:
+			s.fail(fmt.Errorf("%w: %w", ErrLinkDead, err))
+			return
+		}
+	}
+}
