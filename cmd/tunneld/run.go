@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -50,7 +51,12 @@ func runUntilSignal(ctx context.Context, d *daemon.Daemon) error {
 	started := make(chan struct{})
 	d.Started = func() { close(started) }
 	ended := make(chan error, 1)
-	go func() { ended <- d.Run(ctx) }()
+	var reloading sync.WaitGroup
+	go func() {
+		err := d.Run(ctx)
+		reloading.Wait()
+		ended <- err
+	}()
 
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -62,7 +68,7 @@ func runUntilSignal(ctx context.Context, d *daemon.Daemon) error {
 		case <-hangup:
 			select {
 			case <-started:
-				d.Reload(ctx)
+				reloading.Go(func() { d.Reload(ctx) }) // other signals must be heard
 			default: // what it starts with is read anyway
 			}
 		case <-ctx.Done():

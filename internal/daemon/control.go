@@ -116,14 +116,14 @@ func (d *Daemon) noSuchForward(name string) error {
 // add writes a forward into the file and brings it into force.
 func (d *Daemon) add(ctx context.Context, req localapi.AddRequest) (localapi.AddResponse, error) {
 	f, note, err := d.resolve(ctx, req)
-	if ctx.Err() != nil {
-		return localapi.AddResponse{}, ctx.Err() // nobody wants it any more
-	}
 	if err != nil {
 		return localapi.AddResponse{}, apiError(err)
 	}
 	d.editing.Lock()
 	defer d.editing.Unlock()
+	if ctx.Err() != nil {
+		return localapi.AddResponse{}, ctx.Err() // nobody wants it any more
+	}
 	if err := d.fileIsGood(); err != nil {
 		return localapi.AddResponse{}, err
 	}
@@ -147,7 +147,7 @@ func (d *Daemon) add(ctx context.Context, req localapi.AddRequest) (localapi.Add
 			return localapi.AddResponse{}, err
 		}
 	}
-	d.clusters.Reload() // the kubeconfig may have been mended for this
+	d.clusters.ReloadFor(f.Workload) // the kubeconfig may have been mended for this
 	d.apply()
 	s, _, err := d.one(f.Name)
 	return localapi.AddResponse{Added: i < 0, Forward: s, Note: note}, err

@@ -348,6 +348,7 @@ func (d *Daemon) apply() {
 
 	before := d.bindings()
 	d.names.SetZone(dns.NewZone(old.names(func(f *planned) bool { return p.keeps(f) && before.any(f) })))
+	d.ports.Retain(p.specs) // the gateway may want what they leave
 	d.gateway.SetTable(gateway.NewTable(p.rows))
 	d.gateway.Apply(p.listeners)
 	d.ports.Apply(p.specs)
@@ -361,14 +362,14 @@ func (d *Daemon) apply() {
 }
 
 // remember writes the state directory. That it fails is said once; the
-// addresses stay the same for as long as the daemon runs. As long as no good
-// configuration was read, nothing is known of the forwards, so nothing is
+// addresses stay the same for as long as the daemon runs. As long as there is
+// no good configuration, nothing is known of the forwards, so nothing is
 // forgotten. applying is held.
 func (d *Daemon) remember(forwards map[string]statedir.Forward) {
 	d.mu.Lock()
-	good := d.good
+	known := d.good && !d.config.Absent
 	d.mu.Unlock()
-	if !good {
+	if !known {
 		return
 	}
 	problem := ""

@@ -3,6 +3,7 @@ package daemon_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -383,6 +384,53 @@ func TestStartsWithABadFile(t *testing.T) {
 		f := h.awaitState(t, name, status.Idle)
 		if f.Address != want {
 			t.Errorf("%s moved from %s to %s", name, want, f.Address)
+		}
+	}
+}
+
+// What is not there, or is empty, says nothing about the forwards either.
+func TestStartsWithoutTheFile(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, patient, "name: one, target: task-tcp")
+	h.awaitState(t, "one", status.Idle)
+	h.stop()
+	remembered, _ := os.ReadFile(h.path("state/forwards.json"))
+	if err := os.Truncate(h.path("config.yaml"), 0); err != nil {
+		t.Fatal(err)
+	}
+	h.start(t)
+	h.status(t)
+	if now, _ := os.ReadFile(h.path("state/forwards.json")); string(now) != string(remembered) || len(now) == 0 {
+		t.Errorf("what was remembered became\n%s", now)
+	}
+}
+
+// A port goes from the forward's own listener to the gateway and back at once.
+func TestPortMovesToTheGateway(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, patient)
+	settings := "addresses: " + nextRange()
+	set := func(http string) status.Port {
+		t.Helper()
+		text := fmt.Sprintf("version: 1\ndns: {listen: \"127.0.0.1:0\"}\ngateway: {http: 8000, https: 0}\n%s\nforwards:\n- {context: demo, kubeconfig: %s, namespace: task-api, name: web, target: task-api, http: %s}\n", settings, h.kubeconfig, http)
+		h.writeConfig(t, text)
+		if err := h.Reload(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		await.Until(t, "the port to be known", func() bool { return len(h.forward(t, "web").Ports) == 1 })
+		return h.forward(t, "web").Ports[0]
+	}
+	first := set("none")
+	for _, want := range []status.Port{
+		{Name: "http", Port: 8000, ServedBy: "gateway", Listen: first.Listen},
+		{Name: "http", Port: 8000, ServedBy: "forward", Listen: first.Listen},
+	} {
+		http := "8000"
+		if want.ServedBy == "forward" {
+			http = "none"
+		}
+		if diff := cmp.Diff(want, set(http)); diff != "" {
+			t.Errorf("http: %s (-want +got):\n%s", http, diff)
 		}
 	}
 }

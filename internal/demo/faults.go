@@ -35,6 +35,9 @@ func (c *Cluster) SetUpgrades(u Upgrades) { c.upgrades.Store(int32(u)) }
 // what ended meanwhile is seen to end.
 func (c *Cluster) DropPackets() (undo func()) { return c.network.Drop() }
 
+// Connections counts the connections that clients have to the API server.
+func (c *Cluster) Connections() int { return c.network.Len() }
+
 // Delay gives the network between clients and API server a latency in each
 // direction, for what is sent from now on. 0 takes it away.
 func (c *Cluster) Delay(oneWay time.Duration) { c.network.SetDelay(oneWay) }

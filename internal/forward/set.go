@@ -69,45 +69,39 @@ type Binding struct {
 	Err  error
 }
 
+// Retain ends the ports that are not in specs, with their connections, and
+// waits for them. It starts none.
+func (s *Set) Retain(specs []Spec) {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	s.retain(keyed(specs))
+}
+
 // Apply ends the ports that are not in specs, with their connections, leaves
 // equal ones alone, starts the others, and tries again those that could not be
 // bound. When it returns, all is bound that can be.
 func (s *Set) Apply(specs []Spec) {
 	s.applying.Lock()
 	defer s.applying.Unlock()
-	want := make(map[Spec]Spec, len(specs))
-	for _, spec := range specs {
-		want[spec.key()] = spec
-	}
+	want := keyed(specs)
+	s.retain(want) // first: their addresses may be wanted again
 
-	var gone []*port
 	failed := make(map[Spec]error) // what could not be bound before
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		return
 	}
-	if s.ports == nil {
-		s.ports = make(map[Spec]*port)
-	}
 	for key, p := range s.ports {
-		spec, still := want[key]
-		switch {
-		case still && p.err == nil:
-			p.spec = spec
-			delete(want, key)
-		case still:
+		if p.err != nil {
 			failed[key] = p.err
-		default:
-			gone = append(gone, p)
-			delete(s.ports, key)
+			continue
 		}
+		p.spec = want[key]
+		delete(want, key)
 	}
 	s.mu.Unlock()
 
-	for _, p := range gone { // first: their addresses may be wanted again
-		p.close()
-	}
 	// Low ports last: where they move up to is another port's own.
 	start := slices.SortedFunc(maps.Values(want), func(a, b Spec) int { return b.Listen.Compare(a.Listen) })
 	for _, spec := range start {
@@ -116,9 +110,36 @@ func (s *Set) Apply(specs []Spec) {
 			p.log.Warn("cannot listen", "addr", spec.Listen, "err", p.err)
 		}
 		s.mu.Lock()
+		if s.ports == nil {
+			s.ports = make(map[Spec]*port)
+		}
 		s.ports[spec.key()] = p
 		s.mu.Unlock()
 	}
+}
+
+// retain ends the ports that are not wanted; applying is held.
+func (s *Set) retain(want map[Spec]Spec) {
+	var gone []*port
+	s.mu.Lock()
+	for key, p := range s.ports {
+		if _, still := want[key]; !still {
+			gone = append(gone, p)
+			delete(s.ports, key)
+		}
+	}
+	s.mu.Unlock()
+	for _, p := range gone {
+		p.close()
+	}
+}
+
+func keyed(specs []Spec) map[Spec]Spec {
+	m := make(map[Spec]Spec, len(specs))
+	for _, spec := range specs {
+		m[spec.key()] = spec
+	}
+	return m
 }
 
 // start binds a Spec's address and begins to accept.

@@ -164,6 +164,21 @@ func TestApplyByDifference(t *testing.T) {
 	}
 }
 
+func TestRetainEndsAndStartsNothing(t *testing.T) {
+	s := newSet(t, pod(t, echo))
+	s.Apply([]forward.Spec{spec("stays"), spec("goes")})
+	stays := dial(t, addr(t, s, "stays"))
+	s.Retain([]forward.Spec{spec("stays"), spec("new")})
+	exchange(t, stays, "still here")
+	var names []string
+	for _, b := range s.Bindings() {
+		names = append(names, b.Spec.Name)
+	}
+	if diff := cmp.Diff([]string{"stays"}, names); diff != "" {
+		t.Errorf("bindings (-want +got):\n%s", diff)
+	}
+}
+
 // The client shuts its side, and the pod answers only then.
 func TestClientHalfClose(t *testing.T) {
 	s := newSet(t, pod(t, func(c *net.TCPConn) {

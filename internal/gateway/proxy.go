@@ -104,12 +104,12 @@ func (p *proxy) roundTrip(r *http.Request) (*http.Response, error) {
 			State: status.NotFound, Cause: "the route has no back end",
 		}}
 	}
-	held, cancel := context.WithTimeout(r.Context(), x.row.Hold)
-	defer cancel()
 	body, err := newBody(r)
 	if err != nil {
 		return nil, fmt.Errorf("read the request: %w", err)
 	}
+	held, cancel := context.WithTimeout(r.Context(), x.row.Hold)
+	defer cancel()
 	for {
 		e, err := p.backends.Pick(held, target)
 		if err != nil {
@@ -217,42 +217,52 @@ func (p *proxy) dial(ctx context.Context, key upstreamKey, u *upstream, meter *f
 	defer cancel()
 	conn, err := p.backends.Dial(ctx, key.endpoint)
 	if err != nil {
-		p.count(key, u, 0)
+		p.dropUnused(key, u)
 		return nil, err
 	}
-	if !p.count(key, u, 1) {
+	if !p.add(key, u) {
 		conn.Close()
 		return nil, net.ErrClosed
 	}
 	return p.use(key, u, meter.CountPod(conn)), nil
 }
 
-// count changes the number of an upstream's connections, by 0 after a dial that
-// failed. It keeps the upstream in the map as long as it has any, and reports
-// whether it may have one more: not after close.
-func (p *proxy) count(key upstreamKey, u *upstream, change int) bool {
+// add counts a connection of the upstream, and reports whether there may be
+// one: not after close.
+func (p *proxy) add(key upstreamKey, u *upstream) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed && change > 0 {
+	if p.closed {
 		return false
 	}
-	u.conns += change
-	current := p.upstreams[key]
-	if u.conns == 0 {
-		delete(p.connected, u)
-		if current == u {
-			delete(p.upstreams, key)
-		}
-		return true
-	}
+	u.conns++
 	p.connected[u] = struct{}{}
-	if change > 0 {
-		p.watching.Add(1) // before close waits
-		if current == nil {
-			p.upstreams[key] = u // it was dropped while this one was opened
-		}
+	p.watching.Add(1) // before close waits
+	if p.upstreams[key] == nil {
+		p.upstreams[key] = u // it was dropped while this one was opened
 	}
 	return true
+}
+
+// remove counts a connection less.
+func (p *proxy) remove(key upstreamKey, u *upstream) {
+	p.mu.Lock()
+	u.conns--
+	p.mu.Unlock()
+	p.dropUnused(key, u)
+}
+
+// dropUnused drops an upstream that has no connection.
+func (p *proxy) dropUnused(key upstreamKey, u *upstream) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if u.conns > 0 {
+		return
+	}
+	delete(p.connected, u)
+	if p.upstreams[key] == u {
+		delete(p.upstreams, key)
+	}
 }
 
 // use returns a counted connection of the upstream, and closes the upstream's
@@ -269,7 +279,7 @@ func (p *proxy) use(key upstreamKey, u *upstream, conn forward.Conn) net.Conn {
 	}()
 	return &upstreamConn{Conn: conn, release: sync.OnceFunc(func() {
 		close(closed)
-		p.count(key, u, -1)
+		p.remove(key, u)
 	})}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,9 @@ type client struct {
 	upgrade   *portforward.Dialer
 }
 
+// dialTimeout is for connecting to an API server; TCP's second try is after 3 s.
+const dialTimeout = 4 * time.Second
+
 // newClient builds a client whose every request tells watched what became of
 // it.
 func newClient(config *rest.Config, userAgent string, watched *link) (*client, error) {
@@ -44,6 +48,10 @@ func newClient(config *rest.Config, userAgent string, watched *link) (*client, e
 	config.ContentType = runtime.ContentTypeProtobuf
 	config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return innermost{rt} })
+	// A dialer of one's own also means connections of one's own: client-go
+	// shares them between all configs that are alike, and a dead one that
+	// another cluster's watches keep would be asked again.
+	config.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
 
 	hc, err := rest.HTTPClientFor(config)
 	if err != nil {
@@ -103,7 +111,7 @@ func (o outermost) RoundTrip(req *http.Request) (*http.Response, error) {
 	sent := new(atomic.Bool)
 	ctx, began := req.Context(), time.Now()
 	done := o.link.ask()
-	resp, err := o.next.RoundTrip(req.WithContext(context.WithValue(ctx, onWire{}, sent)))
+	resp, err := interruptible(o.next, req.WithContext(context.WithValue(ctx, onWire{}, sent)))
 	switch {
 	case err == nil:
 		done(answer(resp.StatusCode))
@@ -113,6 +121,8 @@ func (o outermost) RoundTrip(req *http.Request) (*http.Response, error) {
 		done(withdrawn)
 	case overdue(ctx) && time.Since(began) < leastPatience:
 		done(withdrawn)
+	case overdue(ctx) && !sent.Load():
+		done(outcome{denied: errPluginWaits})
 	case overdue(ctx):
 		done(silence)
 	case !sent.Load():
@@ -123,6 +133,35 @@ func (o outermost) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	return resp, err
 }
+
+// interruptible is rt.RoundTrip for those that cannot be interrupted: client-go
+// runs credential plugins without a context, and a plugin may wait for a
+// browser. Whatever comes after the context is done is thrown away.
+func interruptible(rt http.RoundTripper, req *http.Request) (*http.Response, error) {
+	type result struct {
+		resp *http.Response
+		err  error
+	}
+	ended := make(chan result, 1)
+	go func() {
+		resp, err := rt.RoundTrip(req)
+		ended <- result{resp, err}
+	}()
+	select {
+	case r := <-ended:
+		return r.resp, r.err
+	case <-req.Context().Done():
+	}
+	go func() {
+		if r := <-ended; r.err == nil {
+			r.resp.Body.Close()
+		}
+	}()
+	return nil, context.Cause(req.Context())
+}
+
+// errPluginWaits: a plugin that takes long may be waiting for a person.
+var errPluginWaits = errors.New("its credential plugin has not finished")
 
 // leastPatience is what one must give an API server before its silence says
 // anything.

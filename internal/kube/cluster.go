@@ -73,14 +73,16 @@ var errReplaced = errors.New("the cluster was replaced")
 
 // A cluster is one context of one kubeconfig.
 type cluster struct {
-	id      ID
-	log     *slog.Logger
-	changed func()
-	timing  Timing
+	id        ID
+	userAgent string
+	log       *slog.Logger
+	changed   func()
+	timing    Timing
 	// outdated asks for a reload of the cluster, because the kubeconfig says
 	// something new. It does not block.
 	outdated func(*cluster)
 
+	made   time.Time
 	err    *forward.Error // why the context cannot be used; nil if it can
 	said   entries        // of the kubeconfig
 	link   *link
@@ -98,8 +100,9 @@ type cluster struct {
 	namespaces map[string]*namespace
 	waiters    int // Picks that wait
 	turn       uint64
-	denials    int  // checks in a row whose credentials were denied
-	closed     bool // Picks that wait shall look for another cluster
+	denials    int                // checks in a row whose credentials were denied
+	closed     bool               // Picks that wait shall look for another cluster
+	interrupt  context.CancelFunc // ends the check under way; nil if there is none
 
 	answering time.Duration // how long the last check took; for run only
 }
@@ -109,10 +112,12 @@ type cluster struct {
 func newCluster(id ID, userAgent string, timing Timing, log *slog.Logger, changed func(), outdated func(*cluster)) *cluster {
 	c := &cluster{
 		id:         id,
+		userAgent:  userAgent,
 		log:        log.With("context", id.Context),
 		changed:    changed,
 		outdated:   outdated,
 		timing:     timing.withDefaults(),
+		made:       time.Now(),
 		poked:      make(chan struct{}, 1),
 		hurried:    make(chan struct{}, 1),
 		wake:       make(chan struct{}),
@@ -121,18 +126,7 @@ func newCluster(id ID, userAgent string, timing Timing, log *slog.Logger, change
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	c.stop = stop
-	to, err := readAccess(id)
-	if err == nil {
-		c.said = to.said
-		c.link = &link{host: to.rest.Host, context: id.Context, changed: c.notify}
-		c.client, err = newClient(to.rest, userAgent, c.link)
-	}
-	if err != nil {
-		if !errors.As(err, &c.err) {
-			c.err = &forward.Error{Kind: forward.ErrUnavailable, Err: err, Condition: status.Condition{
-				State: status.Failed, Cause: fmt.Sprintf("context %s cannot be used: %v", id.Context, err),
-			}}
-		}
+	if c.err = c.connect(); c.err != nil {
 		c.running.Go(func() { c.awaitKubeconfig(ctx) })
 		return c
 	}
@@ -149,6 +143,23 @@ func newCluster(id ID, userAgent string, timing Timing, log *slog.Logger, change
 	return c
 }
 
+// connect makes what is needed to speak to the cluster, or says why not.
+func (c *cluster) connect() *forward.Error {
+	to, err := readAccess(c.id)
+	if err == nil {
+		c.said = to.said
+		c.link = &link{host: to.rest.Host, context: c.id.Context, changed: c.notify, waiting: c.poke}
+		c.client, err = newClient(to.rest, c.userAgent, c.link)
+	}
+	if e, ok := errors.AsType[*forward.Error](err); ok || err == nil {
+		return e
+	}
+	return &forward.Error{Kind: forward.ErrUnavailable, Err: err, Condition: status.Condition{
+		State: status.Failed, Cause: fmt.Sprintf("context %s cannot be used: %v", c.id.Context, err),
+		Hint: "kubectl config view --minify --context " + c.id.Context,
+	}}
+}
+
 // awaitKubeconfig waits until the kubeconfig says something else than that the
 // cluster cannot be used.
 func (c *cluster) awaitKubeconfig(ctx context.Context) {
@@ -163,10 +174,12 @@ func (c *cluster) awaitKubeconfig(ctx context.Context) {
 // upToDate reports whether the kubeconfig says what it said when c was made. It
 // is taken to do so if it cannot be read now, but could be then.
 func (c *cluster) upToDate() bool {
-	to, err := readAccess(c.id)
 	if c.err != nil {
-		return err != nil && err.Error() == c.err.Error()
+		now := &cluster{id: c.id}
+		err := now.connect()
+		return err != nil && err.Condition == c.err.Condition
 	}
+	to, err := readAccess(c.id)
 	if e, ok := errors.AsType[*forward.Error](err); ok {
 		return e.State == status.Failed
 	}
@@ -185,7 +198,9 @@ func (c *cluster) inherit(old *cluster) {
 			c.uses[w].last = time.Now()
 		}
 	}
-	c.poke()
+	if c.err == nil {
+		c.poke()
+	}
 }
 
 // close ends every connection and waits. Picks that wait are told at once.
@@ -227,13 +242,18 @@ func (c *cluster) poke() {
 	}
 }
 
-// hurry makes run check the link now.
+// hurry makes run check the link now, and anew if a check is under way.
 func (c *cluster) hurry() {
 	select {
 	case c.hurried <- struct{}{}:
 	default:
 	}
 	c.poke()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.interrupt != nil {
+		c.interrupt()
+	}
 }
 
 // use makes the set of configured workloads equal to ws.
@@ -300,7 +320,9 @@ func (c *cluster) watch(ctx context.Context) {
 	case used:
 		c.prove(ctx)
 		c.sleep(ctx, c.timing.Watch)
-	case c.link.asking(): // silence has to be noticed
+	case c.link.asking() >= c.timing.Quiet: // who is not used may be silent, too
+		c.check(ctx)
+	case c.link.asking() > 0:
 		c.sleep(ctx, c.timing.Watch)
 	default:
 		c.sleep(ctx, 0)
@@ -357,14 +379,20 @@ func (c *cluster) check(ctx context.Context) {
 	}
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	c.mu.Lock()
+	c.interrupt = cancel
+	c.mu.Unlock()
 	began := time.Now()
 	err := c.client.check(limited)
-	if ctx.Err() != nil {
-		return
-	}
-	if err != nil && overdue(limited) {
+	c.mu.Lock()
+	c.interrupt = nil
+	c.mu.Unlock()
+	switch {
+	case err != nil && overdue(limited):
 		c.link.dead(began)
-	} else {
+	case err != nil && limited.Err() != nil:
+		return // interrupted
+	default:
 		c.answering = time.Since(began)
 	}
 	c.mu.Lock()
@@ -460,17 +488,21 @@ func (c *cluster) prove(ctx context.Context) {
 		if len(suspects) == 0 && !denied && c.proven(w, v) {
 			continue
 		}
+		pause := c.timing.Watch
+		if len(suspects) > 0 { // they have pauses of their own
+			pause = c.timing.Retry
+		}
 		busy := true
 		c.count(w, func(u *use) {
-			if busy = u.probing || time.Since(u.probed) < c.timing.Retry; !busy {
-				u.probing, u.probed = true, time.Now()
+			if busy = u.probing || time.Since(u.probed) < pause; !busy {
+				u.probing = true
 			}
 		})
 		if busy {
 			continue
 		}
 		c.running.Go(func() {
-			defer c.count(w, func(u *use) { u.probing = false })
+			defer c.count(w, func(u *use) { u.probing, u.probed = false, time.Now() })
 			err := c.probeAll(ctx, w, suspects, denied)
 			c.log.Debug("probe", "workload", w.Ref(), "err", err)
 		})
@@ -482,10 +514,12 @@ func (c *cluster) probeAll(ctx context.Context, w forward.Workload, suspects []b
 	if len(suspects) == 0 {
 		return c.probe(ctx, w, denied)
 	}
-	var errs []error
-	for _, b := range suspects {
-		errs = append(errs, c.probePod(ctx, w, b, denied))
+	errs := make([]error, len(suspects))
+	var probing sync.WaitGroup
+	for i, b := range suspects {
+		probing.Go(func() { errs[i] = c.probePod(ctx, w, b, denied) })
 	}
+	probing.Wait()
 	return errors.Join(errs...)
 }
 
@@ -644,6 +678,17 @@ func (c *cluster) await(ctx context.Context, t forward.Target) (forward.Endpoint
 			return forward.Endpoint{}, errReplaced
 		case gone:
 			return forward.Endpoint{}, unconfigured(t.Workload)
+		}
+		if c.err != nil { // the context may come back, and the file be being written
+			var again time.Time
+			if c.hopeless(c.err.State) {
+				again = c.made.Add(2 * c.timing.RetryInUse)
+			}
+			if ctx.Err() != nil || !again.IsZero() && !time.Now().Before(again) {
+				return forward.Endpoint{}, c.err
+			}
+			until(ctx, next, again)
+			continue
 		}
 		var again time.Time
 		if c.link.up() {

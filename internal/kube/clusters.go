@@ -121,6 +121,13 @@ func (cs *Clusters) install(made map[ID]*cluster) (replaced []*cluster) {
 // perhaps since it is being written, changes nothing for a cluster that works.
 func (cs *Clusters) Reload() { cs.reload(cs.all()) } // none after Close
 
+// ReloadFor is Reload for the cluster of a workload.
+func (cs *Clusters) ReloadFor(w forward.Workload) {
+	if c := cs.cluster(idOf(w)); c != nil {
+		cs.reload([]*cluster{c})
+	}
+}
+
 func (cs *Clusters) reload(some []*cluster) {
 	cs.applying.Lock()
 	defer cs.applying.Unlock()
@@ -223,9 +230,6 @@ func (cs *Clusters) Pick(ctx context.Context, t forward.Target) (forward.Endpoin
 		if c == nil {
 			return forward.Endpoint{}, unconfigured(t.Workload)
 		}
-		if c.err != nil {
-			return forward.Endpoint{}, c.err
-		}
 		e, err := c.await(ctx, t)
 		if err != errReplaced {
 			return e, err
@@ -235,12 +239,9 @@ func (cs *Clusters) Pick(ctx context.Context, t forward.Target) (forward.Endpoin
 
 // Dial implements forward.Backends.
 func (cs *Clusters) Dial(ctx context.Context, e forward.Endpoint) (forward.Conn, error) {
-	c := cs.cluster(idOf(e.Target.Workload))
-	if c == nil {
-		return nil, unconfigured(e.Target.Workload)
-	}
-	if c.err != nil {
-		return nil, c.err
+	c, err := cs.usable(e.Target.Workload)
+	if err != nil {
+		return nil, err
 	}
 	return c.dial(ctx, e)
 }
@@ -249,14 +250,23 @@ func (cs *Clusters) Dial(ctx context.Context, e forward.Endpoint) (forward.Conn,
 // reached: it upgrades a connection, or uses an idle one, and waits for the
 // answer to a ping. It never connects to the app.
 func (cs *Clusters) Probe(ctx context.Context, w forward.Workload) error {
-	c := cs.cluster(idOf(w))
-	if c == nil {
-		return unconfigured(w)
-	}
-	if c.err != nil {
-		return c.err
+	c, err := cs.usable(w)
+	if err != nil {
+		return err
 	}
 	return c.probe(ctx, w, false)
+}
+
+// usable returns the cluster of a workload, if it can be used.
+func (cs *Clusters) usable(w forward.Workload) (*cluster, error) {
+	c := cs.cluster(idOf(w))
+	switch {
+	case c == nil:
+		return nil, unconfigured(w)
+	case c.err != nil:
+		return nil, c.err
+	}
+	return c, nil
 }
 
 func unconfigured(w forward.Workload) error {

@@ -59,6 +59,11 @@ func loadKubeconfig(list string) (*api.Config, error) {
 			fmt.Sprintf("the kubeconfig %s cannot be read: %v", list, err),
 			"kubectl config view", err)
 	}
+	if len(raw.Contexts) == 0 {
+		return nil, configError(status.Failed,
+			fmt.Sprintf("the kubeconfig %s has no context in it", list),
+			"kubectl config view, or say where another one is: KUBECONFIG=FILE tunnelctl add ...", nil)
+	}
 	return raw, nil
 }
 

@@ -28,6 +28,7 @@ type link struct {
 	host    string // for messages
 	context string // for hints
 	changed func()
+	waiting func() // a question was put, and all others have been answered
 
 	mu       sync.Mutex // guards the following
 	answered time.Time  // when the last answer came
@@ -61,10 +62,14 @@ func answer(code int) outcome {
 // ask notes a question and returns how to tell its outcome.
 func (l *link) ask() func(outcome) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	l.open++
-	if l.asked.IsZero() {
+	first := l.asked.IsZero()
+	if first {
 		l.asked = time.Now()
+	}
+	l.mu.Unlock()
+	if first && l.waiting != nil {
+		l.waiting()
 	}
 	return l.tell
 }
@@ -177,9 +182,12 @@ func (l *link) condition() status.Condition {
 	return c
 }
 
-// asking reports whether some question has no answer yet.
-func (l *link) asking() bool {
+// asking returns for how long some question has had no answer; 0 if all have.
+func (l *link) asking() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.asked.IsZero()
+	if l.asked.IsZero() {
+		return 0
+	}
+	return max(time.Since(l.asked), 1)
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/tunneld/tunneld/internal/await"
@@ -252,6 +254,7 @@ func TestReloadKeepsConnections(t *testing.T) {
 			}
 			return os.WriteFile(h.kubeconfig, text[:len(text)/3], 0o600)
 		}},
+		{"no text", func(h *harness) error { return os.Truncate(h.kubeconfig, 0) }},
 		{"no file", func(h *harness) error { return os.Remove(h.kubeconfig) }},
 	}
 	for _, tt := range tests {
@@ -439,6 +442,110 @@ func (h *harness) writePlugin(t *testing.T, command string) {
 	}})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A plugin that waits for a person keeps nobody else waiting.
+func TestPluginThatWaits(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	h.Timing.Answer = 1500 * time.Millisecond
+	dir := t.TempDir()
+	script := filepath.Join(dir, "plugin") // it waits until its directory is gone
+	if err := os.WriteFile(script, []byte("#!/bin/sh\nwhile [ -e "+script+" ]; do sleep 0.02; done\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h.writePlugin(t, script)
+	w := h.workload(forward.Service, "task-tcp")
+	h.Use([]forward.Workload{w})
+	r := h.await(t, w, status.NeedsLogin)
+	if !strings.Contains(r.Cause, "its credential plugin has not finished") {
+		t.Errorf("cause %q", r.Cause)
+	}
+	h.writeKubeconfig(t)
+	soon(t, "Reload", h.Reload)
+	h.await(t, w, status.Idle)
+	h.writePlugin(t, script)
+	soon(t, "Reload", h.Reload)
+	soon(t, "Use", func() { h.Use(nil) })
+}
+
+// What client-go cannot make a client of is told, and looked at again only
+// every now and then.
+func TestContextThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	good, err := os.ReadFile(h.kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := strings.Replace(string(good), "certificate-authority-data:", "certificate-authority-data: bm8gY2VydGlmaWNhdGU= #", 1)
+	if err := os.WriteFile(h.kubeconfig, []byte(bad), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var changes atomic.Int32
+	h.Clusters.Changed = func() { changes.Add(1) }
+	w := h.workload(forward.Service, "task-tcp")
+	h.Use([]forward.Workload{w})
+	if r := h.await(t, w, status.Failed); !strings.Contains(r.Cause, "context demo cannot be used: ") || r.Hint == "" {
+		t.Errorf("cause %q, hint %q", r.Cause, r.Hint)
+	}
+	began := time.Now()
+	await.Until(t, "it to have been looked at again", func() bool { return time.Since(began) > 10*h.Timing.RetryInUse })
+	if n := changes.Load(); n > 5 {
+		t.Errorf("%d changes of what does not change", n)
+	}
+	if err := os.WriteFile(h.kubeconfig, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.await(t, w, status.Idle)
+}
+
+// A Pick waits for a context that is gone for a moment, and is told in the end.
+func TestPickWaitsForTheContext(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	if err := h.WriteKubeconfig(h.kubeconfig, demo.Kubeconfig{Context: "other"}); err != nil {
+		t.Fatal(err)
+	}
+	target := h.use("task-tcp", 9000)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	_, err := h.Pick(ctx, target)
+	if e, ok := errors.AsType[*forward.Error](err); !ok || e.State != status.NotFound || e.Hint == "" {
+		t.Errorf("pick: %v; want not-found with a hint", err)
+	}
+	picked := make(chan error, 1)
+	go func() {
+		_, err := h.Pick(t.Context(), target)
+		picked <- err
+	}()
+	h.writeKubeconfig(t)
+	soon(t, "the Pick", func() {
+		if err := <-picked; err != nil {
+			t.Errorf("pick: %v", err)
+		}
+	})
+}
+
+// Two contexts of one API server do not share connections.
+func TestClientsHaveTheirOwnConnections(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	before := h.Connections()
+	a := h.workload(forward.Service, "task-tcp")
+	b := a
+	b.Context = "demo2"
+	config := h.Kubeconfig(demo.Kubeconfig{Context: "demo", Namespace: "task-api"})
+	config.Contexts["demo2"] = config.Contexts["demo"]
+	if err := clientcmd.WriteToFile(*config, h.kubeconfig); err != nil {
+		t.Fatal(err)
+	}
+	h.Use([]forward.Workload{a, b})
+	h.await(t, a, status.Idle)
+	h.await(t, b, status.Idle)
+	if n := h.Connections() - before; n != 2 {
+		t.Errorf("%d connections for two clusters; want one each", n)
 	}
 }
 

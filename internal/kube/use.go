@@ -25,7 +25,7 @@ type use struct {
 	active  int       // connections
 	opening int       // opens and probes under way
 	probing bool
-	probed  time.Time // when the last probe began
+	probed  time.Time // when the last probe ended
 	denied  error     // the API server said 403 to the last upgrade
 	// turns tells which pod has had the last turn, to break ties.
 	turns map[string]uint64
@@ -201,11 +201,12 @@ func (c *cluster) dial(ctx context.Context, e forward.Endpoint) (forward.Conn, e
 		return &conn{Lease: lease, cluster: c, use: u, endpoint: e}, nil
 	}
 	c.notify()
-	failed := &forward.Error{Kind: forward.ErrNotDelivered, Condition: c.report(w).Condition, Err: err}
-	if c.hopeless(failed.State) {
-		failed.Kind = forward.ErrUnavailable
+	if cond := c.report(w).Condition; c.hopeless(cond.State) {
+		return nil, &forward.Error{Kind: forward.ErrUnavailable, Condition: cond, Err: err}
 	}
-	return nil, failed
+	return nil, &forward.Error{Kind: forward.ErrNotDelivered, Err: err, Condition: status.Condition{
+		State: status.Degraded, Cause: fmt.Sprintf("pod %s cannot be reached: %v", e.Pod, err), Hint: kubectl(w, "get pods"),
+	}}
 }
 
 // probe proves that some pod of the workload can be reached. With upgrade, it
@@ -236,7 +237,9 @@ func (c *cluster) probePod(ctx context.Context, w forward.Workload, b backend, u
 		probe = c.pool.ProbeUpgrade
 	}
 	err := probe(limited, podOf(w, b))
-	c.opened(w, b, err)
+	if ctx.Err() == nil { // else it says nothing about the pod
+		c.opened(w, b, err)
+	}
 	c.mu.Lock()
 	u.opening--
 	c.mu.Unlock()

@@ -200,6 +200,13 @@ func (n *Network) each(f func(*wire)) {
 	}
 }
 
+// Len is how many connections clients have.
+func (n *Network) Len() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.wires)
+}
+
 // HangUp closes the server's ends. Clients learn of it when packets pass.
 func (n *Network) HangUp() { n.each(func(w *wire) { w.server.Close() }) }
 
