@@ -1,0 +1,106 @@
+package kube
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/tunneld/tunneld/internal/forward"
+	"github.com/tunneld/tunneld/internal/status"
+)
+
+// view is what the cluster is known to say about w.
+func (c *cluster) view(w forward.Workload) view {
+	c.mu.Lock()
+	n := c.namespaces[w.Namespace]
+	c.mu.Unlock()
+	if n == nil {
+		return view{}
+	}
+	return n.view(w)
+}
+
+// report judges a workload.
+func (c *cluster) report(w forward.Workload) Report {
+	if c.err != nil {
+		return Report{Condition: c.err.Condition}
+	}
+	c.mu.Lock()
+	n := c.namespaces[w.Namespace]
+	f := facts{workload: w, now: time.Now()}
+	u := c.uses[w]
+	if u != nil {
+		f.opening = u.opening > 0
+		f.refusal = u.denied
+	}
+	c.mu.Unlock()
+
+	f.cluster = c.link.condition()
+	if f.cluster.State == status.Offline {
+		f.refusal = nil // who is not there refuses nothing
+	}
+	if n != nil {
+		f.complete = true
+		for _, m := range n.needs(w) {
+			f.complete = f.complete && m.complete()
+			if err := m.refusal(); err != nil && f.cluster.State != status.Offline {
+				f.refusal = err
+			}
+		}
+		f.view = n.view(w)
+	}
+	for _, b := range f.view.backends {
+		usage := c.pool.Usage(podOf(w, b))
+		f.leases += usage.Leases
+		if usage.Proven.After(f.proven) {
+			f.proven = usage.Proven
+		}
+	}
+	if u != nil {
+		c.mu.Lock()
+		f.fault = u.fault(f.view, u.lately(c.timing.InUse))
+		c.mu.Unlock()
+	}
+	r := Report{Condition: judge(f), Ports: f.view.ports, Notes: f.view.notes}
+	r.Ready, _, r.Total = f.view.count()
+	for port, cause := range f.view.nowhere {
+		if r.Nowhere == nil {
+			r.Nowhere = make(map[uint16]status.Condition)
+		}
+		r.Nowhere[port] = leadsNowhere(w, cause)
+	}
+	return r
+}
+
+// condition is the cluster's own state.
+func (c *cluster) condition() status.Condition {
+	if c.err != nil {
+		s := c.err.Condition
+		s.State = status.Failed // for a cluster, there is no "not-found"
+		return s
+	}
+	cond := c.link.condition()
+	if cond.State == status.Ready {
+		if err := c.refusedEverywhere(); err != nil {
+			return status.Condition{State: status.Forbidden, Cause: err.Error()}
+		}
+	}
+	return cond
+}
+
+// refusedEverywhere returns the API server's 403 if nothing may be read in any
+// namespace in use.
+func (c *cluster) refusedEverywhere() error {
+	c.mu.Lock()
+	all := slices.Collect(maps.Values(c.namespaces))
+	c.mu.Unlock()
+	var refusal error
+	for _, n := range all {
+		err := n.refusal()
+		if err == nil {
+			return nil
+		}
+		refusal = err
+	}
+	return refusal
+}
