@@ -9,6 +9,11 @@ import (
 	"time"
 )
 
+// errorDelay is how long the error stream may stay open after the data stream
+// has ended, until that is taken for a clean end. It follows within a
+// millisecond from containerd.
+const errorDelay = 500 * time.Millisecond
+
 // A Lease is one connection to a port of a pod, with an upgraded connection to
 // itself. It is a net.Conn with CloseWrite and WriteTo. Its owner must Close
 // it; after a clean end on both sides the upgraded connection is kept for the
@@ -29,7 +34,8 @@ type Lease struct {
 	retired <-chan struct{}
 	done    func(l *Lease, clean bool)
 
-	errorText  []byte // touched only by the session's reader
+	errorText  []byte // this and dataEnded are the session's reader's
+	dataEnded  bool
 	errorEnded atomic.Bool
 
 	closing sync.Once
@@ -62,20 +68,33 @@ func (l *Lease) finish(err error) {
 	close(l.finished)
 }
 
-// errorFin notes that the server has nothing more to say on the error stream.
-func (l *Lease) errorFin() { l.errorEnded.Store(true) }
+// The following are called by the session's reader.
 
-// remoteFin is the pod's end of stream, unless the error stream explains it
-// otherwise.
-func (l *Lease) remoteFin() {
-	if len(l.errorText) > 0 {
-		l.finish(&StreamError{Text: string(l.errorText)})
-		return
+// errorFin notes that the server has nothing more to say on the error stream.
+func (l *Lease) errorFin() {
+	l.errorEnded.Store(true)
+	if l.dataEnded {
+		l.remoteFin()
 	}
-	l.finish(io.EOF)
 }
 
-// reset is the server's abrupt end of the data stream.
+// remoteFin is the pod's end of stream, unless the error stream explains it
+// otherwise. containerd ends the data first, and what says why comes after
+// that: so it is the end only when the error stream has ended, too.
+func (l *Lease) remoteFin() {
+	switch {
+	case len(l.errorText) > 0:
+		l.finish(&StreamError{Text: string(l.errorText)})
+	case l.errorEnded.Load():
+		l.finish(io.EOF)
+	case !l.dataEnded:
+		l.dataEnded = true
+		time.AfterFunc(errorDelay, func() { l.finish(io.EOF) })
+	}
+}
+
+// reset is the server's abrupt end of either stream. It resets both after it
+// has said why; but a data stream that it has ended already it leaves so.
 func (l *Lease) reset() {
 	if len(l.errorText) > 0 {
 		l.finish(&StreamError{Text: string(l.errorText)})

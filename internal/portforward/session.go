@@ -207,7 +207,7 @@ func (s *session) readControl(h frameHeader) error {
 			l.remoteFin()
 		}
 	case typeRstStream:
-		if l := s.leaseOf(id); l != nil && id == l.dataID {
+		if l := s.leaseOf(id); l != nil {
 			l.reset()
 		}
 	case typePing:

@@ -172,13 +172,15 @@ type forwarder struct {
 
 // PortForward connects a stream with a port. It does what containerd does: it
 // copies both ways, and when either way has ended, the other gets a second.
-// A half-closed connection is therefore cut, and no end is passed on.
+// A half-closed connection is therefore cut, and no end is passed on. It ends
+// the stream before it says what went wrong.
 func (f forwarder) PortForward(_ context.Context, _, _ string, port int32, stream io.ReadWriteCloser) error {
 	work := &f.pod.node.work
 	if !work.Enter() {
 		return net.ErrClosed
 	}
 	defer work.Leave()
+	defer stream.Close()
 	conn, err := f.pod.dial(uint16(port))
 	if err != nil {
 		return err
