@@ -114,6 +114,13 @@ func (c *Cluster) StallPod(namespace, name string) (undo func(), err error) {
 	return c.node.Stall(namespace, name)
 }
 
+// AbandonPod has a pod's connections hear nothing of its end: they stay open,
+// and nothing comes any more. It happens where a node takes the pod's network
+// away before the program has got rid of what it had to say.
+func (c *Cluster) AbandonPod(namespace, name string) error {
+	return c.node.Abandon(namespace, name)
+}
+
 // Dials returns how often port-forwards have dialled a container port of a
 // pod, refused attempts included; of all pods of the namespace if name is
 // empty. Pods that are gone count.

@@ -327,6 +327,32 @@ func TestStallPod(t *testing.T) {
 	}
 }
 
+// The connections of an abandoned pod do not end with it, but with the cluster.
+func TestAbandonPod(t *testing.T) {
+	t.Parallel()
+	c := start(t, demo.Options{Linger: 10 * time.Millisecond}, sample()...)
+	f := mustForward(t, c, "SPDY", "task-api", "task-db-0")
+	data, _ := f.mustOpen(t, demo.EchoPort)
+	if err := echo(data, "are you there"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.AbandonPod("task-api", "task-db-0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.DeletePod("task-api", "task-db-0", 0); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { _, err := io.Copy(io.Discard, data); ended <- err }()
+	select {
+	case err := <-ended:
+		t.Errorf("the stream of an abandoned pod ended: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	c.Close()
+	<-ended
+}
+
 // An upload to a stalled pod comes to a halt: there is no bottomless buffer on
 // the way.
 func TestStallPodBackPressure(t *testing.T) {

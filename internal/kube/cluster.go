@@ -101,7 +101,9 @@ type cluster struct {
 	closed     bool               // Picks that wait shall look for another cluster
 	interrupt  context.CancelFunc // ends the check under way; nil if there is none
 
-	answering time.Duration // how long the last check took; for run only
+	// The following are for run only.
+	answering time.Duration                 // how long the last check took
+	asked     map[portforward.Pod]time.Time // when askAfter last was, if lately
 }
 
 // newCluster starts following the cluster. Its problems, a missing context
@@ -120,6 +122,7 @@ func newCluster(id ID, userAgent string, timing Timing, log *slog.Logger, change
 		wake:       make(chan struct{}),
 		uses:       make(map[forward.Workload]*use),
 		namespaces: make(map[string]*namespace),
+		asked:      make(map[portforward.Pod]time.Time),
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	c.stop = stop

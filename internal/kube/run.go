@@ -9,6 +9,9 @@ import (
 	"sync"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
 	"github.com/tunneld/tunneld/internal/forward"
 	"github.com/tunneld/tunneld/internal/portforward"
 	"github.com/tunneld/tunneld/internal/status"
@@ -54,7 +57,7 @@ func (c *cluster) run(ctx context.Context) {
 // happened, or it is time to look again.
 func (c *cluster) watch(ctx context.Context) {
 	c.follow(ctx)
-	c.retire()
+	c.retire(ctx)
 	switch used := c.inUse(); {
 	case c.hurryUp() || used && c.link.quiet() >= c.timing.Quiet:
 		c.check(ctx)
@@ -201,19 +204,43 @@ func (c *cluster) unfollow() {
 	}
 }
 
-// retire tells the pool which pods are going away.
-func (c *cluster) retire() {
-	stay := make(map[portforward.Pod]bool)
+// retire tells the pool which pods are going away, and asks after those to
+// which there are connections although no workload has them any more.
+func (c *cluster) retire(ctx context.Context) {
+	stays := make(map[portforward.Pod]bool)
 	for w := range c.wantedUses() {
 		for _, b := range c.view(w).backends {
-			if !b.terminating {
-				stay[podOf(w, b)] = true
-			}
+			stays[podOf(w, b)] = !b.terminating
 		}
 	}
 	for _, pod := range c.pool.Pods() {
-		c.pool.SetRetiring(pod, !stay[pod])
+		stay, known := stays[pod]
+		c.pool.SetRetiring(pod, !stay)
+		if !known && c.pool.Usage(pod).Leases > 0 {
+			c.askAfter(ctx, pod)
+		}
 	}
+}
+
+// askAfter finds out whether a pod is gone, and tells the pool. It does so
+// once in a while for each pod.
+func (c *cluster) askAfter(ctx context.Context, pod portforward.Pod) {
+	maps.DeleteFunc(c.asked, func(_ portforward.Pod, last time.Time) bool { return time.Since(last) >= c.timing.Ping })
+	if _, lately := c.asked[pod]; lately {
+		return
+	}
+	c.asked[pod] = time.Now()
+	c.running.Go(func() {
+		limited, cancel := context.WithTimeout(ctx, c.timing.Ping)
+		defer cancel()
+		var now corev1.Pod
+		err := c.client.core.Get().Namespace(pod.Namespace).Resource("pods").Name(pod.Name).Do(limited).Into(&now)
+		replaced := err == nil && pod.UID != "" && string(now.UID) != pod.UID
+		if apierrors.IsNotFound(err) || replaced || err == nil && finished(&now) {
+			c.log.Debug("a pod with connections is gone", "pod", pod)
+			c.pool.SetGone(pod)
+		}
+	})
 }
 
 // prove sees to it that each workload in use has an upgraded connection, so

@@ -357,7 +357,8 @@ func (c *cluster) goingAway(e forward.Endpoint) bool {
 // nothing about the next connection.
 func (c *conn) explain(err error) error {
 	said, isStream := errors.AsType[*portforward.StreamError](err)
-	if !isStream && !errors.Is(err, portforward.ErrLinkDead) {
+	gone := errors.Is(err, portforward.ErrPodGone)
+	if !isStream && !gone && !errors.Is(err, portforward.ErrLinkDead) {
 		return err
 	}
 	e, answered := c.endpoint, c.answered.Load()
@@ -366,19 +367,21 @@ func (c *conn) explain(err error) error {
 	kind := forward.ErrInterrupted
 	refused := errors.Is(err, portforward.ErrRefused)
 	switch {
-	case !isStream:
+	case !isStream && !gone:
 		return &forward.Error{Kind: kind, Err: err, Condition: status.Condition{
 			State: status.Degraded, Cause: fmt.Sprintf("the connection to pod %s was lost", e.Pod),
 		}}
-	case errors.Is(err, portforward.ErrPodGone), refused && c.cluster.goingAway(e):
+	case gone, refused && c.cluster.goingAway(e):
 		// A pod that goes away may end its app first: then it refuses what
 		// another one takes.
 		c.cluster.opened(e.Target.Workload, b, portforward.ErrPodGone)
 		c.cluster.notify()
-		if !answered {
+		if isStream && !answered {
 			kind = forward.ErrNotDelivered
 		}
-		return &forward.Error{Kind: kind, Err: err}
+		return &forward.Error{Kind: kind, Err: err, Condition: status.Condition{
+			State: status.Degraded, Cause: fmt.Sprintf("pod %s is gone", e.Pod), Hint: kubectl(e.Target.Workload, "get pods"),
+		}}
 	case refused:
 		kind = forward.ErrRefused
 		f.cause = fmt.Sprintf("pod %s refuses connections to port %d", e.Pod, e.Port)

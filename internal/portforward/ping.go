@@ -159,10 +159,20 @@ type keeper struct {
 	answered func()
 	// reachable finds out in another way whether the pod can be reached.
 	reachable func(ctx context.Context) bool
+	// gone reports whether the pod is known to be.
+	gone func() bool
+}
+
+// waits reports whether the lease's owner has waited that long for anything
+// from the pod.
+func (s *session) waits(d time.Duration) bool {
+	return !s.stalled.Load() && time.Since(time.Unix(0, s.carried.Load())) >= d
 }
 
 // keepalive pings every interval, and fails the session when nothing answers
-// within timeout. It returns when the session is dead.
+// within timeout. It returns when the session is dead. What answers is not the
+// pod, though: when that is gone, its network may be, too, with what it would
+// still have sent, and its connections stay open with nothing to end them.
 func (s *session) keepalive(interval, timeout time.Duration, k keeper) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
@@ -177,6 +187,10 @@ func (s *session) keepalive(interval, timeout time.Duration, k keeper) {
 		}
 		if !k.wanted() {
 			s.fail(ErrClosed)
+			return
+		}
+		if k.gone() && s.waits(interval) {
+			s.fail(ErrPodGone)
 			return
 		}
 		v, err := s.ping(s.ctx, timeout)

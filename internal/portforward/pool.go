@@ -63,6 +63,7 @@ type Pool struct {
 type podConns struct {
 	pod      Pod
 	retired  chan struct{} // closed while the pod is going away
+	gone     bool
 	idle     []idleSession // the most recently used last
 	sessions map[*session]struct{}
 	leases   int
@@ -252,6 +253,7 @@ func (p *Pool) adopt(pc *podConns, s *session) {
 			wanted:    func() bool { return p.wanted(pc, s) },
 			answered:  func() { p.proved(pc); p.changed() },
 			reachable: func(ctx context.Context) bool { return p.reachable(ctx, pc) },
+			gone:      func() bool { return p.isGone(pc) },
 		})
 	})
 }
@@ -420,6 +422,22 @@ func (p *Pool) SetRetiring(pod Pod, retiring bool) {
 	for _, i := range idle {
 		i.fail(ErrClosed)
 	}
+}
+
+// SetGone says that there is no such pod any more. Its leases end, with
+// ErrPodGone, as soon as nothing has come for PingInterval.
+func (p *Pool) SetGone(pod Pod) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if pc := p.pods[pod]; pc != nil {
+		pc.gone = true
+	}
+}
+
+func (p *Pool) isGone(pc *podConns) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return pc.gone
 }
 
 // Usage reports what the pool has of a pod.

@@ -454,6 +454,25 @@ func TestPodThatIsGone(t *testing.T) {
 	})
 }
 
+// What a pod that is gone leaves open is ended.
+func TestPodThatIsGoneWithoutAWord(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	p, _ := newPool(t, c)
+	l := open(t, p, pod, echoPort)
+	exchange(t, l, "hello")
+	if err := c.AbandonPod(pod.Namespace, pod.Name); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.DeletePod(pod.Namespace, pod.Name, 0); err != nil {
+		t.Fatal(err)
+	}
+	p.SetGone(pod)
+	if _, err := l.Read(make([]byte, 1)); !errors.Is(err, portforward.ErrPodGone) {
+		t.Errorf("read: %v; want ErrPodGone", err)
+	}
+}
+
 func TestUpgradeRefusals(t *testing.T) {
 	t.Parallel()
 	c, pod := newCluster(t, demo.Options{})

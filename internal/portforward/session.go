@@ -35,6 +35,7 @@ type session struct {
 	out     []byte
 
 	seen    atomic.Int64 // when the last frame began to arrive, Unix ns
+	carried atomic.Int64 // when the lease's owner last took something, Unix ns
 	stalled atomic.Bool  // the reader waits for the lease's owner to read
 	owed    debt
 
@@ -60,7 +61,9 @@ func newSession(conn net.Conn) *session {
 		echo:     make(chan uint32, 4),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
-	s.seen.Store(time.Now().UnixNano())
+	now := time.Now().UnixNano()
+	s.seen.Store(now)
+	s.carried.Store(now)
 	return s
 }
 
@@ -167,6 +170,7 @@ func (s *session) deliver(l *Lease, n int) error {
 		}
 		select {
 		case used := <-l.used:
+			s.carried.Store(time.Now().UnixNano())
 			s.stalled.Store(false)
 			s.in.Discard(used)
 			n -= used
@@ -287,6 +291,7 @@ func (s *session) open(port uint16) (*Lease, error) {
 	s.nextID += 4
 	s.requests++
 	s.lease = l
+	s.carried.Store(time.Now().UnixNano())
 	s.mu.Unlock()
 
 	portText := strconv.Itoa(int(port))

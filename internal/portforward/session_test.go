@@ -3,6 +3,7 @@ package portforward
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -105,6 +106,7 @@ func TestKeepaliveLooksIntoSilence(t *testing.T) {
 					wanted:    func() bool { return true },
 					answered:  func() { t.Error("an answer was told of, though there was none") },
 					reachable: func(context.Context) bool { asked.Add(1); return reachable },
+					gone:      func() bool { return false },
 				})
 			})
 			time.Sleep(10 * time.Second) // of the bubble's own
@@ -114,6 +116,64 @@ func TestKeepaliveLooksIntoSilence(t *testing.T) {
 			s.fail(ErrClosed)
 			running.Wait()
 		})
+	}
+}
+
+// The lease of a pod that is gone ends when its owner waits in vain, and not
+// while there is something to read.
+func TestKeepaliveEndsWhatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		s := newSession(near)
+		var running sync.WaitGroup
+		running.Go(s.run)
+		running.Go(func() { answerPings(far) })
+		l, err := s.open(80)
+		if err != nil {
+			t.Fatal(err)
+		}
+		running.Go(func() {
+			s.keepalive(time.Second, time.Second, keeper{
+				wanted:   func() bool { return true },
+				answered: func() {},
+				gone:     func() bool { return true },
+			})
+		})
+		far.Write(append(appendDataHeader(nil, l.dataID, 0, 2), "hi"...))
+		for range 2 {
+			time.Sleep(10 * time.Second) // of the bubble's own
+			if s.isDead() {
+				t.Fatalf("%v, with bytes left to read", s.cause())
+			}
+			if _, err := l.Read(make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := l.Read(make([]byte, 1)); !errors.Is(err, ErrPodGone) {
+			t.Errorf("read: %v; want ErrPodGone", err)
+		}
+		running.Wait()
+	})
+}
+
+// answerPings is a far end that reads all, and answers pings only.
+func answerPings(far net.Conn) {
+	for {
+		var b [frameHeaderLen]byte
+		if _, err := io.ReadFull(far, b[:]); err != nil {
+			return
+		}
+		h, err := parseFrameHeader(b[:])
+		if err != nil {
+			return
+		}
+		body := make([]byte, h.length)
+		if _, err := io.ReadFull(far, body); err != nil {
+			return
+		}
+		if h.control && h.kind == typePing {
+			far.Write(append(b[:], body...))
+		}
 	}
 }
 

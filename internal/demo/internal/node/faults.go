@@ -45,6 +45,18 @@ func (n *Node) Stall(namespace, name string) (undo func(), err error) {
 	}), nil
 }
 
+// Abandon makes the end of a pod unheard of by its connections.
+func (n *Node) Abandon(namespace, name string) error {
+	p, err := n.running(namespace, name)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.abandoned = true
+	return nil
+}
+
 // Dials returns how often port-forwards have dialled a container port of a
 // pod, refused attempts included; of all pods of the namespace if name is
 // empty. Pods that are gone count.

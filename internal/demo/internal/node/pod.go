@@ -28,6 +28,7 @@ type pod struct {
 	flowing   chan struct{}  // closed while the program reads
 	conns     map[*podConn]struct{}
 	gone      error // why the runtime reaches the pod no more
+	abandoned bool  // Abandon is in force
 }
 
 // StartPod runs a program: what serves a connection, by container port.
@@ -100,6 +101,12 @@ func (p *pod) accept(l net.Listener, serve func(net.Conn)) {
 			return
 		}
 	}
+}
+
+func (p *pod) isAbandoned() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.abandoned && p.gone != nil
 }
 
 // dial opens a connection to a container port, as the runtime does within the
@@ -205,6 +212,10 @@ func (f forwarder) PortForward(_ context.Context, _, _ string, port int32, strea
 		return net.ErrClosed
 	}
 	err = <-ended
+	if f.pod.isAbandoned() {
+		<-f.dying
+		return nil
+	}
 	linger := time.NewTimer(f.pod.node.options.Linger)
 	defer linger.Stop()
 	select {
