@@ -193,7 +193,11 @@ func (d *Daemon) listen(s forward.Spec, at netip.AddrPort) (net.Listener, error)
 		_, p := d.current()
 		return p.serves(s.Name, name)
 	}
-	return tls.NewListener(l, d.ca.ServerConfig(serves, at.Addr())), nil
+	var protocols []string
+	if s.ALPN != "" {
+		protocols = []string{s.ALPN}
+	}
+	return tls.NewListener(l, d.ca.ServerConfig(serves, at.Addr(), protocols...)), nil
 }
 
 // watchConfig follows the file. Where it cannot be watched (a system has only

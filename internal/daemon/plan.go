@@ -175,6 +175,9 @@ func (p *plan) planPorts(cfg *config.Config, f config.Forward, one *planned, por
 				TLS:    c.tls,
 				Hold:   cfg.Hold,
 			}
+			if c.tls && speaksH2(c.Port) {
+				port.spec.ALPN = "h2"
+			}
 			raw = append(raw, c.Number)
 			p.specs = append(p.specs, *port.spec)
 		}
@@ -306,6 +309,19 @@ func httpPort(want config.HTTP, ports []chosenPort) (uint16, bool) {
 // without TLS.
 func httpProtocol(p string) bool {
 	return p == "http" || p == "kubernetes.io/ws"
+}
+
+// speaksH2 knows the ports that take HTTP/2 without TLS and nothing else. Over
+// TLS, clients of it insist on ALPN (RFC 9113, section 3.2).
+func speaksH2(p kube.Port) bool {
+	switch p.AppProtocol {
+	case "kubernetes.io/h2c", "grpc":
+		return true
+	case "":
+		first, _, _ := strings.Cut(p.Name, "-")
+		return first == "grpc" || first == "h2c" || first == "http2"
+	}
+	return false
 }
 
 // httpName knows the customary names of ports, with the suffixes that Istio

@@ -41,6 +41,9 @@ func summary(p *plan) []string {
 		if s.TLS {
 			text += " tls"
 		}
+		if s.ALPN != "" {
+			text += " " + s.ALPN
+		}
 		out = append(out, text)
 	}
 	for _, r := range p.rows {
@@ -73,6 +76,12 @@ func TestPlanPorts(t *testing.T) {
 		{"some ports", "ports: [db]", []kube.Port{http, db}, nil, []string{"raw 5432"}, ""},
 		{"one port twice", "ports: [5432, db]", []kube.Port{http, db}, nil, []string{"raw 5432"}, ""},
 		{"TLS on a port", "ports: [{port: 5432, tls: true}]", []kube.Port{db}, nil, []string{"raw 5432 tls"}, ""},
+		{"TLS for gRPC", "ports: [{port: grpc, tls: true}]", []kube.Port{{Name: "grpc", Number: 50051}}, nil, []string{"raw 50051 tls h2"}, ""},
+		{"TLS for h2c by appProtocol", "ports: [{port: 7000, tls: true}]", []kube.Port{{Name: "x", Number: 7000, AppProtocol: "kubernetes.io/h2c"}}, nil,
+			[]string{"raw 7000 tls h2"}, ""},
+		{"appProtocol counts more than the name", "ports: [{port: 7000, tls: true}]", []kube.Port{{Name: "grpc", Number: 7000, AppProtocol: "redis"}}, nil,
+			[]string{"raw 7000 tls"}, ""},
+		{"gRPC without TLS", "", []kube.Port{{Name: "grpc", Number: 50051}}, nil, []string{"raw 50051"}, ""},
 		{"the gateway's ports are the gateway's", "", []kube.Port{{Name: "http", Number: 80}, {Name: "https", Number: 443}}, nil,
 			[]string{"gateway -> 80"}, ""},
 		{"but not without a gateway", "http: none", []kube.Port{{Name: "http", Number: 80}, {Name: "https", Number: 443}}, nil,

@@ -32,6 +32,9 @@ type Spec struct {
 	Target Target
 	// TLS says that Set.Listen shall terminate TLS.
 	TLS bool
+	// ALPN is the protocol that TLS clients may agree on; empty: none, so that
+	// each speaks what the app does.
+	ALPN string
 	// Hold is how long a connection waits for a pod; 0 means not at all.
 	Hold time.Duration
 }

@@ -165,7 +165,7 @@ func (g *Gateway) start(l Listener) *server {
 	if l.TLS {
 		at := s.addr.Addr()
 		serves := func(name string) bool { return g.table.Load().Serves(at, name) }
-		ln = tls.NewListener(ln, g.CA.ServerConfig(serves, at))
+		ln = tls.NewListener(ln, g.CA.ServerConfig(serves, at, "h2", "http/1.1"))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel

@@ -13,8 +13,12 @@ import (
 // such a client is refused like one that asks for a name that is not allowed:
 // with the alert unrecognized_name.
 //
+// protocols are what may be agreed on by ALPN (RFC 7301), in the order of
+// preference. Without any, a client's wish is not answered, which tells it that
+// the choice is between itself and whoever is behind the listener.
+//
 // Sessions can be resumed by any listener that shares the returned Config.
-func (ca *CA) ServerConfig(allowed func(name string) bool, addr netip.Addr) *tls.Config {
+func (ca *CA) ServerConfig(allowed func(name string) bool, addr netip.Addr, protocols ...string) *tls.Config {
 	addr = addr.Unmap()
 	// name is what the client is to be shown a certificate for; empty if it is
 	// to be refused.
@@ -38,7 +42,7 @@ func (ca *CA) ServerConfig(allowed func(name string) bool, addr netip.Addr) *tls
 
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		NextProtos: []string{"h2", "http/1.1"},
+		NextProtos: protocols,
 		// This is asked for every handshake, GetCertificate not for a resumed
 		// one: a ticket must not outlive the name.
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {

@@ -110,7 +110,7 @@ func TestHandshake(t *testing.T) {
 		{name: "not the listener's address", client: func(c *tls.Config) { c.ServerName = "127.77.31.5" }, err: "not 127.77.31.5"},
 	}
 	ca := load(t, t.TempDir(), "local")
-	server := ca.ServerConfig(only("task-api.local"), listenAddr)
+	server := ca.ServerConfig(only("task-api.local"), listenAddr, "h2", "http/1.1")
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			conf := client(ca, "task-api.local")
@@ -132,6 +132,33 @@ func TestHandshake(t *testing.T) {
 			}
 			if tt.check != nil {
 				tt.check(t, h.state)
+			}
+		})
+	}
+}
+
+// A raw port agrees on the one protocol that is behind it, or on none.
+func TestALPN(t *testing.T) {
+	ca := load(t, t.TempDir(), "local")
+	tests := []struct {
+		name            string
+		offered, spoken []string
+		want            string
+	}{
+		{"nothing is known of the app", []string{"h2", "http/1.1"}, nil, ""},
+		{"the app speaks h2", []string{"h2", "http/1.1"}, []string{"h2"}, "h2"},
+		{"the client does not ask", nil, []string{"h2"}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			conf := client(ca, "task-api.local")
+			conf.NextProtos = tt.offered
+			h := shake(t, ca.ServerConfig(only("task-api.local"), listenAddr, tt.spoken...), conf)
+			if h.clientErr != nil {
+				t.Fatal(h.clientErr)
+			}
+			if h.state.NegotiatedProtocol != tt.want {
+				t.Errorf("negotiated %q; want %q", h.state.NegotiatedProtocol, tt.want)
 			}
 		})
 	}
@@ -284,7 +311,7 @@ func TestHTTPServer(t *testing.T) {
 	addr := ln.Addr().(*net.TCPAddr).AddrPort()
 	srv := &http.Server{
 		ErrorLog:  log.New(io.Discard, "", 0),
-		TLSConfig: ca.ServerConfig(only("task-api.local"), addr.Addr()),
+		TLSConfig: ca.ServerConfig(only("task-api.local"), addr.Addr(), "h2", "http/1.1"),
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			io.WriteString(w, r.Proto+" "+r.TLS.ServerName)
 		}),
