@@ -342,7 +342,7 @@ func (d *Daemon) apply() {
 
 	seen := make(map[forward.Workload][]kube.Port)
 	for _, f := range cfg.Forwards {
-		if r := d.clusters.Report(f.Workload); len(r.Ports) > 0 {
+		if r := d.clusters.Report(f.Workload); r.Seen {
 			seen[f.Workload] = r.Ports
 		}
 	}

@@ -17,6 +17,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tunneld/tunneld/internal/await"
 	"github.com/tunneld/tunneld/internal/daemon"
@@ -498,6 +500,29 @@ func TestPageForAServiceWithoutPods(t *testing.T) {
 	}
 	if f := h.forward(t, "empty"); f.Connections.Failed != 1 || !strings.Contains(f.LastError, "no pod is selected") {
 		t.Errorf("counts %+v, last error %q", f.Connections, f.LastError)
+	}
+}
+
+// What declares no port has to be told which one is meant.
+func TestPodWithoutDeclaredPorts(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, patient)
+	bare := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "task-api", Name: "bare"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}},
+	}
+	if err := h.Apply(bare); err != nil {
+		t.Fatal(err)
+	}
+	h.configure(t, "addresses: "+nextRange(), "name: bare, target: pod/bare")
+	h.Reload(t.Context())
+	f := h.awaitState(t, "bare", status.NotFound)
+	if f.Cause != "pod/bare declares no TCP port" || !strings.Contains(f.Hint, "ports: [NUMBER]") || len(f.Ports) != 0 {
+		t.Errorf("cause %q, hint %q, ports %+v", f.Cause, f.Hint, f.Ports)
+	}
+	code, body, err := get(h.client(t, f), f.URL)
+	if err != nil || code != http.StatusServiceUnavailable || !strings.Contains(body, "declares no TCP port") {
+		t.Errorf("%d %v: %s", code, err, body)
 	}
 }
 

@@ -147,9 +147,12 @@ func hostnames(domain string, f config.Forward) []string {
 // planPorts plans the listeners of a forward. sure says that ports are what
 // the cluster says now, and not what it said once, or nothing.
 func (p *plan) planPorts(cfg *config.Config, f config.Forward, one *planned, ports []kube.Port, sure bool) {
-	chosen, missing := choose(f.Ports, ports, f.Workload.Kind)
-	if len(missing) > 0 && sure {
+	chosen, missing := choose(f.Ports, ports, sure && f.Workload.Kind == forward.Service)
+	switch {
+	case sure && len(missing) > 0:
 		one.problem = noSuchPort(f.Workload, missing[0], ports)
+	case sure && len(chosen) == 0:
+		one.problem = undeclared(f.Workload)
 	}
 	http, found := httpPort(f.HTTP, chosen)
 	unknown := len(chosen) == 0 && !f.HTTP.Off // the gateway can say why
@@ -191,13 +194,17 @@ func (p *plan) planPorts(cfg *config.Config, f config.Forward, one *planned, por
 	if one.wildcard != "" {
 		hosts = append(hosts, "*."+one.wildcard)
 	}
-	p.rows = append(p.rows, &gateway.Row{
+	row := &gateway.Row{
 		Forward:  f.Name,
 		Hosts:    hosts,
 		Scope:    one.address,
 		Backends: []gateway.Backend{{Target: forward.Target{Workload: f.Workload, Port: http}}},
 		Hold:     cfg.Hold,
-	})
+	}
+	if http == 0 || one.problem.State != "" && !has(ports, http) {
+		row.Problem = one.problem
+	}
+	p.rows = append(p.rows, row)
 }
 
 // gatewayListeners are the gateway's listeners on one address. Where its ports
@@ -225,9 +232,9 @@ type chosenPort struct {
 }
 
 // choose finds the ports that the configuration names, all of them if it names
-// none. A number that is not declared is taken all the same while nothing is
-// known, and for pods, which need not declare what they listen on.
-func choose(wanted []config.Port, ports []kube.Port, kind forward.Kind) (chosen []chosenPort, missing []string) {
+// none. A number that is not declared is taken all the same unless all must be
+// declared: nothing may be known yet, and pods need not say what they listen on.
+func choose(wanted []config.Port, ports []kube.Port, declared bool) (chosen []chosenPort, missing []string) {
 	if len(wanted) == 0 {
 		for _, port := range ports {
 			chosen = append(chosen, chosenPort{Port: port})
@@ -243,7 +250,7 @@ func choose(wanted []config.Port, ports []kube.Port, kind forward.Kind) (chosen 
 		case twice: // once by number and once by name
 		case i >= 0:
 			chosen = append(chosen, chosenPort{ports[i], w.TLS})
-		case w.Number != 0 && (len(ports) == 0 || kind != forward.Service):
+		case w.Number != 0 && !declared:
 			chosen = append(chosen, chosenPort{kube.Port{Number: w.Number}, w.TLS})
 		case w.Number != 0:
 			missing = append(missing, strconv.Itoa(int(w.Number)))
@@ -271,10 +278,27 @@ func noSuchPort(w forward.Workload, want string, ports []kube.Port) status.Condi
 	c := status.Condition{
 		State: status.NotFound,
 		Cause: fmt.Sprintf("%s has no TCP port %s", w.Ref(), want),
-		Hint:  "it has " + strings.Join(have, ", "),
+		Hint:  "it declares none",
+	}
+	if len(have) > 0 {
+		c.Hint = "it has " + strings.Join(have, ", ")
 	}
 	if near := nearest.To(want, names, 1); len(near) > 0 {
 		c.Hint = "did you mean " + near[0] + "?"
+	}
+	return c
+}
+
+// undeclared is the problem of a forward of which nobody says what its ports
+// are.
+func undeclared(w forward.Workload) status.Condition {
+	c := status.Condition{
+		State: status.NotFound,
+		Cause: w.Ref() + " declares no TCP port",
+		Hint:  "say in the configuration what it listens on: ports: [NUMBER]",
+	}
+	if w.Kind == forward.Service {
+		c.Hint = "give the Service a TCP port"
 	}
 	return c
 }

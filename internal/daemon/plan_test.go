@@ -47,7 +47,11 @@ func summary(p *plan) []string {
 		out = append(out, text)
 	}
 	for _, r := range p.rows {
-		out = append(out, fmt.Sprintf("gateway -> %d", r.Backends[0].Target.Port))
+		text := fmt.Sprintf("gateway -> %d", r.Backends[0].Target.Port)
+		if r.Problem.State != "" {
+			text += ": " + r.Problem.Cause
+		}
+		out = append(out, text)
 	}
 	return out
 }
@@ -87,10 +91,13 @@ func TestPlanPorts(t *testing.T) {
 		{"but not without a gateway", "http: none", []kube.Port{{Name: "http", Number: 80}, {Name: "https", Number: 443}}, nil,
 			[]string{"raw 80", "raw 443"}, ""},
 		{"a port that does not exist", "ports: [9999, 8000]", []kube.Port{http}, nil, []string{"raw 8000", "gateway -> 8000"}, "service/app has no TCP port 9999"},
-		{"a name that does not exist", "ports: [dbb]", []kube.Port{db}, nil, []string{"gateway -> 0"}, "service/app has no TCP port dbb"},
+		{"a name that does not exist", "ports: [dbb]", []kube.Port{db}, nil, []string{"gateway -> 0: service/app has no TCP port dbb"}, "service/app has no TCP port dbb"},
 		{"an HTTP port that does not exist", "http: web", []kube.Port{http}, nil, []string{"raw 8000"}, "service/app has no TCP port web"},
-		{"an HTTP number that does not exist", "http: 9999", []kube.Port{http}, nil, []string{"raw 8000", "gateway -> 9999"}, "service/app has no TCP port 9999"},
+		{"an HTTP number that does not exist", "http: 9999", []kube.Port{http}, nil, []string{"raw 8000", "gateway -> 9999: service/app has no TCP port 9999"}, "service/app has no TCP port 9999"},
 		{"an HTTP number while nothing is known", "http: 9999", nil, nil, []string{"gateway -> 9999"}, ""},
+		{"no port is declared", "", []kube.Port{}, nil, []string{"gateway -> 0: service/app declares no TCP port"}, "service/app declares no TCP port"},
+		{"a number that is not among none", "ports: [5432], http: none", []kube.Port{}, nil, nil, "service/app has no TCP port 5432"},
+		{"a pod need not declare its ports", "ports: [5432], http: none, target: pod/app", []kube.Port{}, nil, []string{"raw 5432"}, ""},
 		{"nothing known yet: the gateway says why", "", nil, nil, []string{"gateway -> 0"}, ""},
 		{"nothing known yet, numbers given", "ports: [5432], http: none", nil, nil, []string{"raw 5432"}, ""},
 		{"remembered from last time", "", nil, []statedir.Port{{Name: "http", Number: 8000}}, []string{"raw 8000", "gateway -> 8000"}, ""},
@@ -98,14 +105,21 @@ func TestPlanPorts(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			entry := "name: app, target: app"
+			entry := "name: app"
+			if !strings.Contains(tt.forward, "target:") {
+				entry += ", target: app"
+			}
 			if tt.forward != "" {
 				entry += ", " + tt.forward
 			}
 			known := map[string]statedir.Forward{"app": {Ports: tt.known, Target: workload("app").String()}}
 			seen := make(map[forward.Workload][]kube.Port)
 			if tt.seen != nil {
-				seen[workload("app")] = tt.seen
+				for _, kind := range []forward.Kind{forward.Service, forward.Pod} {
+					w := workload("app")
+					w.Kind = kind
+					seen[w] = tt.seen
+				}
 			}
 			p := makePlan(parse(t, entry), known, seen)
 			if diff := cmp.Diff(tt.want, summary(p)); diff != "" {

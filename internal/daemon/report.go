@@ -122,7 +122,7 @@ func (f *planned) condition(cluster kube.Report, wanted int, unbound []error) st
 	if c := f.nowhere(cluster); c.State != "" {
 		all = append(all, c)
 	}
-	if !f.sure && len(cluster.Ports) > 0 {
+	if !f.sure && cluster.Seen {
 		all = append(all, status.Condition{State: status.Connecting, Cause: "its ports have just become known"})
 	}
 	if len(unbound) > 0 {

@@ -75,6 +75,7 @@ func pod(t *testing.T, serve func(*net.TCPConn)) backends {
 type podConn struct{ *net.TCPConn }
 
 func (podConn) Retiring() <-chan struct{} { return nil }
+func (podConn) SetIdle(bool)              {}
 
 func echo(c *net.TCPConn) {
 	io.Copy(c, c)
@@ -282,6 +283,7 @@ type failing struct {
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 func (failing) CloseWrite() error          { return nil }
 func (failing) Retiring() <-chan struct{}  { return nil }
+func (failing) SetIdle(bool)               {}
 
 func TestPicksAgainWhenNothingWasDelivered(t *testing.T) {
 	good := pod(t, echo)

@@ -77,6 +77,9 @@ type Conn interface {
 	// Retiring is closed when the pod is going away. The stream still works;
 	// it should not be kept for later.
 	Retiring() <-chan struct{}
+	// SetIdle says whether the stream is only kept for later. Such a one does
+	// not count when pods are balanced.
+	SetIdle(idle bool)
 }
 
 // kinds maps what kubectl accepts before the slash to our kinds.

@@ -41,6 +41,7 @@ type pod struct {
 	server  *httptest.Server
 	retired chan struct{}
 	open    int // connections
+	idle    int // of them
 }
 
 func (p *pods) add(t *testing.T, name string, h http.HandlerFunc) *pod {
@@ -78,7 +79,7 @@ func (p *pods) Dial(ctx context.Context, e forward.Endpoint) (forward.Conn, erro
 				return nil, err
 			}
 			one.open++
-			return &podConn{c.(*net.TCPConn), p, one, sync.Once{}}, nil
+			return &podConn{TCPConn: c.(*net.TCPConn), pods: p, pod: one}, nil
 		}
 	}
 	return nil, errors.New("no such pod")
@@ -89,12 +90,25 @@ type podConn struct {
 	pods   *pods
 	pod    *pod
 	closed sync.Once
+	idle   bool // guarded by pods.mu
+}
+
+func (c *podConn) SetIdle(idle bool) {
+	c.pods.mu.Lock()
+	defer c.pods.mu.Unlock()
+	if idle != c.idle {
+		c.idle = idle
+		if c.pod.idle++; !idle {
+			c.pod.idle -= 2
+		}
+	}
 }
 
 func (c *podConn) Retiring() <-chan struct{} { return c.pod.retired }
 
 func (c *podConn) Close() error {
 	c.closed.Do(func() {
+		c.SetIdle(false)
 		c.pods.mu.Lock()
 		c.pod.open--
 		c.pods.mu.Unlock()
@@ -333,6 +347,39 @@ func TestPicksAgainWithTheBody(t *testing.T) {
 
 // The connections to a pod that retires are closed, the one with a request in
 // flight after its answer.
+// A connection that is kept for the next request is said to be idle, so that
+// it does not count when pods are balanced.
+func TestKeptConnectionsAreIdle(t *testing.T) {
+	p := new(pods)
+	entered, leave := make(chan struct{}), make(chan struct{})
+	one := p.add(t, "a", func(http.ResponseWriter, *http.Request) {
+		entered <- struct{}{}
+		<-leave
+	})
+	idle := func() (open, idle int) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return one.open, one.idle
+	}
+	c := newHarness(t, p).client(t)
+	for range 2 {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if resp, err := c.Get("http://app.local/"); err == nil {
+				resp.Body.Close()
+			}
+		}()
+		<-entered
+		if open, idle := idle(); open != 1 || idle != 0 {
+			t.Errorf("with a request in flight: %d connections, %d idle", open, idle)
+		}
+		leave <- struct{}{}
+		<-done
+		await.Until(t, "the connection to be idle", func() bool { open, idle := idle(); return open == 1 && idle == 1 })
+	}
+}
+
 func TestRetiringPodIsDrained(t *testing.T) {
 	p := new(pods)
 	release := make(chan struct{})

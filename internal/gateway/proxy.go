@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"slices"
 	"sync"
@@ -98,6 +99,9 @@ func modify(r *http.Response) error {
 // was delivered.
 func (p *proxy) roundTrip(r *http.Request) (*http.Response, error) {
 	x := r.Context().Value(exchangeKey{}).(*exchange)
+	if x.row.Problem.State != "" {
+		return nil, &forward.Error{Kind: forward.ErrUnavailable, Condition: x.row.Problem}
+	}
 	target, ok := x.row.target()
 	if !ok {
 		return nil, &forward.Error{Kind: forward.ErrUnavailable, Condition: status.Condition{
@@ -121,7 +125,7 @@ func (p *proxy) roundTrip(r *http.Request) (*http.Response, error) {
 		}
 		x.pod = e.Pod
 		r.Body = body.next()
-		resp, err := u.transport.RoundTrip(r)
+		resp, err := u.transport.RoundTrip(tellUse(r))
 		if err == nil {
 			x.watch(resp)
 			return resp, nil
@@ -277,6 +281,7 @@ func (p *proxy) use(key upstreamKey, u *upstream, conn forward.Conn) net.Conn {
 		case <-closed:
 		}
 	}()
+	conn.SetIdle(true) // a request that asked for it may get another one first
 	return &upstreamConn{Conn: conn, release: sync.OnceFunc(func() {
 		close(closed)
 		p.remove(key, u)
@@ -309,10 +314,56 @@ func (p *proxy) close() {
 	p.watching.Wait()
 }
 
-// An upstreamConn is a connection to a pod that says when it is closed.
+// An upstreamConn is a connection to a pod that says when it is closed, and
+// when it is idle.
 type upstreamConn struct {
 	forward.Conn
 	release func()
+
+	mu   sync.Mutex // guards the following
+	user *userOf    // whose request is in flight; nil while it is idle
+}
+
+// A userOf is one request's way to the connection that it got.
+type userOf struct {
+	conn atomic.Pointer[upstreamConn]
+}
+
+// tellUse returns the request with a trace that tells its connection when it
+// is used, and when it is kept for the next.
+func tellUse(r *http.Request) *http.Request {
+	u := new(userOf)
+	return r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+		GotConn: func(got httptrace.GotConnInfo) {
+			if c, ok := got.Conn.(*upstreamConn); ok {
+				u.conn.Store(c)
+				c.begin(u)
+			}
+		},
+		PutIdleConn: func(err error) {
+			if c := u.conn.Load(); c != nil && err == nil {
+				c.end(u)
+			}
+		},
+	}))
+}
+
+func (c *upstreamConn) begin(u *userOf) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.user = u
+	c.SetIdle(false)
+}
+
+// end notes that the request is done with the connection. It may be told late,
+// when the next request has begun.
+func (c *upstreamConn) end(u *userOf) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.user == u {
+		c.user = nil
+		c.SetIdle(true)
+	}
 }
 
 func (c *upstreamConn) Close() error {

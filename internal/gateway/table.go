@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/internal/forward"
+	"github.com/tunneld/tunneld/internal/status"
 )
 
 // A PathKind says how Row.Path matches.
@@ -56,6 +57,9 @@ type Row struct {
 	Query    []Field
 
 	Backends []Backend
+	// Problem, if it has a state, is why the back ends cannot be what was
+	// wanted; then no request goes to them.
+	Problem status.Condition
 	// Hold is how long a request waits for a pod.
 	Hold time.Duration
 }

@@ -95,7 +95,8 @@ type cluster struct {
 	wake       chan struct{} // closed at the next change
 	uses       map[forward.Workload]*use
 	namespaces map[string]*namespace
-	waiters    int // Picks that wait
+	idle       map[portforward.Pod]int // leases that are kept for later
+	waiters    int                     // Picks that wait
 	turn       uint64
 	denials    int                // checks in a row whose credentials were denied
 	closed     bool               // Picks that wait shall look for another cluster
@@ -122,6 +123,7 @@ func newCluster(id ID, userAgent string, timing Timing, log *slog.Logger, change
 		wake:       make(chan struct{}),
 		uses:       make(map[forward.Workload]*use),
 		namespaces: make(map[string]*namespace),
+		idle:       make(map[portforward.Pod]int),
 		asked:      make(map[portforward.Pod]time.Time),
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -315,7 +317,12 @@ func (c *cluster) await(ctx context.Context, t forward.Target) (forward.Endpoint
 			again = later
 		}
 		v := c.view(t.Workload)
-		if cond := c.report(t.Workload).Condition; ctx.Err() != nil || c.hopeless(cond.State) || v.obstacle != "" {
+		cond := c.report(t.Workload).Condition
+		unknown := t.Port == 0 && v.exists && v.obstacle == "" // to whoever asks, but not any more
+		if ctx.Err() != nil || c.hopeless(cond.State) || v.obstacle != "" || unknown {
+			if unknown && cond.Cause == "" {
+				cond = status.Condition{State: status.Connecting, Cause: "the ports of " + t.Ref() + " have just become known"}
+			}
 			if cause := v.nowhere[t.Port]; cause != "" {
 				cond = leadsNowhere(t.Workload, cause)
 			}

@@ -38,7 +38,9 @@ type Clusters struct {
 // A Report is what is known about one workload.
 type Report struct {
 	status.Condition
-	// Ports are the TCP ports; nil as long as the workload has not been seen.
+	// Seen says that the workload exists, and can be carried.
+	Seen bool
+	// Ports are the TCP ports that it declares.
 	Ports []Port
 	// Notes name what is not carried, and why.
 	Notes []string

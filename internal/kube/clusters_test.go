@@ -126,7 +126,7 @@ func TestReport(t *testing.T) {
 			echoPorts := []kube.Port{{Name: "tcp-echo", Number: 9000}, {Name: "tcp-source", Number: 9001}, {Name: "tcp-sink", Number: 9002}}
 			udp := []string{"port 9003 (udp-echo) is UDP: not carried, since port-forward carries TCP only"}
 			idle := func(n int, notes []string, ports ...kube.Port) kube.Report {
-				return kube.Report{Condition: status.Condition{State: status.Idle}, Ports: ports, Notes: notes, Ready: n, Total: n}
+				return kube.Report{Condition: status.Condition{State: status.Idle}, Seen: true, Ports: ports, Notes: notes, Ready: n, Total: n}
 			}
 			for _, tt := range []struct {
 				w     forward.Workload
@@ -139,7 +139,7 @@ func TestReport(t *testing.T) {
 				{pod, status.Idle, idle(1, undeclared, containers...)},
 				{empty, status.NoEndpoints, kube.Report{Condition: status.Condition{
 					State: status.NoEndpoints, Cause: "no pod is selected by service/task-empty in namespace task-api",
-				}, Ports: []kube.Port{{Name: "http", Number: 80}}}},
+				}, Seen: true, Ports: []kube.Port{{Name: "http", Number: 80}}}},
 				{none, status.NotFound, kube.Report{Condition: status.Condition{
 					State: status.NotFound, Cause: "there is no service/none in namespace task-api of context demo",
 				}}},
@@ -205,6 +205,29 @@ func TestBalances(t *testing.T) {
 			if n != 3 {
 				t.Errorf("%d connections to %s; want 3 of 6 each", n, pod)
 			}
+		}
+	})
+	t.Run("not those that are only kept", func(t *testing.T) {
+		_, busy := h.open(t, target)
+		e, kept := h.open(t, target)
+		kept.SetIdle(true)
+		kept.SetIdle(true)
+		if next, c := h.open(t, target); next != e {
+			t.Errorf("went to %s; want %s, whose connection is idle", next.Pod, e.Pod)
+		} else {
+			c.Close()
+		}
+		busy.Close()
+		kept.Close()
+		kept.SetIdle(true) // too late
+		for range 2 {
+			_, c := h.open(t, target)
+			defer c.Close()
+		}
+		one, _ := h.open(t, target)
+		other, _ := h.open(t, target)
+		if one == other {
+			t.Errorf("both went to %s after an idle connection was closed", one.Pod)
 		}
 	})
 	t.Run("one after the other", func(t *testing.T) {
@@ -292,6 +315,22 @@ func TestPickWaitsForAPod(t *testing.T) {
 	}
 	if err := <-picked; err != nil {
 		t.Errorf("a connection that waited: %v", err)
+	}
+}
+
+// Who waits for a forward whose ports are not known learns that they are.
+func TestPickWithoutAPort(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	pod := h.workload(forward.Pod, h.Pods("task-api", "task-api")[0])
+	service := h.workload(forward.Service, "task-tcp")
+	h.Use([]forward.Workload{pod, service})
+	for _, w := range []forward.Workload{pod, service} {
+		_, err := h.Pick(t.Context(), forward.Target{Workload: w})
+		e, ok := errors.AsType[*forward.Error](err)
+		if !ok || !errors.Is(err, forward.ErrUnavailable) || e.State != status.Connecting {
+			t.Errorf("%s: %v; want ErrUnavailable, connecting", w.Ref(), err)
+		}
 	}
 }
 

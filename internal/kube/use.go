@@ -93,7 +93,7 @@ func (c *cluster) pick(t forward.Target) (e forward.Endpoint, again time.Time, o
 }
 
 // choose chooses a pod: a ready one before one that only serves, the one with
-// the fewest leases, then the one whose turn is longest ago. Pods whose last
+// the fewest leases that are not idle, then the one whose turn is longest ago. Pods whose last
 // open failed are left out for a while; if there are no others, again says when
 // to ask again.
 func (c *cluster) choose(w forward.Workload, backends []backend) (best backend, again time.Time, ok bool) {
@@ -115,7 +115,8 @@ func (c *cluster) choose(w forward.Workload, backends []backend) (best backend, 
 			}
 			continue
 		}
-		leases := c.pool.Usage(podOf(w, b)).Leases
+		pod := podOf(w, b)
+		leases := c.pool.Usage(pod).Leases - c.idle[pod]
 		better := !ok ||
 			b.ready && !best.ready ||
 			b.ready == best.ready && (leases < bestLeases ||
@@ -287,6 +288,29 @@ type conn struct {
 	endpoint forward.Endpoint
 	answered atomic.Bool // the app has sent something
 	closed   atomic.Bool
+	idle     bool // guarded by the cluster's mu
+}
+
+// SetIdle implements forward.Conn.
+func (c *conn) SetIdle(idle bool) {
+	c.cluster.mu.Lock()
+	defer c.cluster.mu.Unlock()
+	c.setIdle(idle && !c.closed.Load())
+}
+
+// setIdle counts the pod's idle leases; the cluster's mu is held.
+func (c *conn) setIdle(idle bool) {
+	if idle == c.idle {
+		return
+	}
+	c.idle = idle
+	w := c.endpoint.Target.Workload
+	pod, all := podOf(w, backend{pod: c.endpoint.Pod, uid: c.endpoint.UID}), c.cluster.idle
+	if idle {
+		all[pod]++
+	} else if all[pod]--; all[pod] == 0 {
+		delete(all, pod)
+	}
 }
 
 func (c *conn) Read(p []byte) (int, error) {
@@ -312,6 +336,7 @@ func (c *conn) Close() error {
 	err := c.Lease.Close()
 	if !c.closed.Swap(true) {
 		c.cluster.mu.Lock()
+		c.setIdle(false)
 		c.use.active--
 		c.use.last = time.Now()
 		c.cluster.mu.Unlock()

@@ -46,10 +46,10 @@ type backend struct {
 	ports map[uint16]uint16
 }
 
-// port is the pod's port for one of the target's.
+// port is the pod's port for one of the target's, of which 0 is none.
 func (b backend) port(n uint16) (uint16, bool) {
 	if b.ports == nil {
-		return n, true
+		return n, n != 0
 	}
 	p, ok := b.ports[n]
 	return p, ok
