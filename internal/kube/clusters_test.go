@@ -208,26 +208,34 @@ func TestBalances(t *testing.T) {
 		}
 	})
 	t.Run("not those that are only kept", func(t *testing.T) {
-		_, busy := h.open(t, target)
-		e, kept := h.open(t, target)
-		kept.SetIdle(true)
-		kept.SetIdle(true)
-		if next, c := h.open(t, target); next != e {
-			t.Errorf("went to %s; want %s, whose connection is idle", next.Pod, e.Pod)
-		} else {
+		pods := h.Pods("task-api", "task-api")
+		kept := make(map[string][]forward.Conn)
+		open := func(n int) map[string]int {
+			got := make(map[string]int)
+			for range n {
+				e, c := h.open(t, target)
+				kept[e.Pod] = append(kept[e.Pod], c)
+				got[e.Pod]++
+			}
+			return got
+		}
+		open(6)
+		for _, c := range kept[pods[0]] {
+			c.SetIdle(true)
+			c.SetIdle(true)
+		}
+		all := slices.Concat(kept[pods[0]], kept[pods[1]])
+		if diff := cmp.Diff(map[string]int{pods[0]: 3}, open(3)); diff != "" {
+			t.Errorf("with 3 idle and 3 busy (-want +got):\n%s", diff)
+		}
+		for i, c := range all {
 			c.Close()
+			if i >= 3 {
+				c.SetIdle(true) // too late
+			}
 		}
-		busy.Close()
-		kept.Close()
-		kept.SetIdle(true) // too late
-		for range 2 {
-			_, c := h.open(t, target)
-			defer c.Close()
-		}
-		one, _ := h.open(t, target)
-		other, _ := h.open(t, target)
-		if one == other {
-			t.Errorf("both went to %s after an idle connection was closed", one.Pod)
+		if diff := cmp.Diff(map[string]int{pods[0]: 1, pods[1]: 4}, open(5)); diff != "" {
+			t.Errorf("with 3 busy and none (-want +got):\n%s", diff)
 		}
 	})
 	t.Run("one after the other", func(t *testing.T) {
