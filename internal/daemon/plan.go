@@ -45,6 +45,8 @@ type planned struct {
 	gateway bool
 	// sure says that the ports are those that the cluster says.
 	sure bool
+	// some says that the configuration names the ports: others are not missed.
+	some bool
 	// problem is a local one, or a port that does not exist; State is empty
 	// if there is none.
 	problem status.Condition
@@ -156,7 +158,7 @@ func (p *plan) planPorts(cfg *config.Config, f config.Forward, one *planned, por
 	}
 	http, found := httpPort(f.HTTP, chosen)
 	unknown := len(chosen) == 0 && !f.HTTP.Off // the gateway can say why
-	one.http, one.gateway, one.sure = http, found || unknown, sure
+	one.http, one.gateway, one.sure, one.some = http, found || unknown, sure, len(f.Ports) > 0
 	if want := f.HTTP; sure && want.Name != "" && !found {
 		one.problem = noSuchPort(f.Workload, want.Name, ports)
 	} else if sure && want.Number != 0 && f.Workload.Kind == forward.Service && !has(ports, want.Number) {

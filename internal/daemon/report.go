@@ -70,7 +70,9 @@ func (f *planned) report(b bindings, cluster kube.Report, counts forward.Counts)
 		Connections: status.Connections{Active: counts.Active, Total: counts.Total, Failed: counts.Failed},
 		Bytes:       status.Bytes{In: counts.In, Out: counts.Out},
 		LastError:   counts.LastError,
-		Notes:       slices.Clone(cluster.Notes),
+	}
+	if !f.some {
+		s.Notes = slices.Clone(cluster.Notes)
 	}
 	if f.address.IsValid() {
 		s.Address = f.address.String()
@@ -107,7 +109,7 @@ func (f *planned) report(b bindings, cluster kube.Report, counts forward.Counts)
 			port.Listen, port.Error = listenText(raw.Addr, raw.Err)
 			unbound = appendError(unbound, raw.Err)
 			if raw.Addr.IsValid() && raw.Addr.Port() != p.number {
-				s.Notes = append(s.Notes, fmt.Sprintf("port %d is at %v, because port %d cannot be bound here", p.number, raw.Addr, p.number))
+				s.Notes = append(s.Notes, fmt.Sprintf("port %d is at %v, because port %d could not be bound here", p.number, raw.Addr, p.number))
 			}
 		}
 		s.Ports = append(s.Ports, port)
@@ -236,7 +238,7 @@ func movedGateway(bindings ...gateway.Binding) []string {
 		if b.Listener.TLS {
 			scheme = "HTTPS"
 		}
-		notes = append(notes, fmt.Sprintf("%s is on port %d, because port %d cannot be bound here", scheme, got, want))
+		notes = append(notes, fmt.Sprintf("%s is on port %d, because port %d could not be bound here", scheme, got, want))
 	}
 	return notes
 }

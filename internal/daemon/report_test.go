@@ -22,6 +22,7 @@ type scene struct {
 	http, smtp    forward.Binding
 	shared        []gateway.Binding
 	cluster       kube.Report
+	some          bool // the configuration names the ports
 }
 
 func at(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
@@ -44,7 +45,7 @@ func (s scene) report() status.Forward {
 	http, smtp := &forward.Spec{Name: "f", Listen: at("127.77.0.1:8000")}, &forward.Spec{Name: "f", Listen: at("127.77.0.1:25")}
 	f := &planned{
 		name: "f", workload: workload("app"), address: netip.MustParseAddr("127.77.0.1"),
-		hostnames: []string{"f.local", "f.localhost"}, gateway: true, sure: true,
+		hostnames: []string{"f.local", "f.localhost"}, gateway: true, sure: true, some: s.some,
 		ports: []plannedPort{{name: "http", number: 8000, spec: http}, {name: "smtp", number: 25, spec: smtp}, {name: "https", number: 443, tls: true}},
 	}
 	s.http.Spec, s.smtp.Spec = *http, *smtp
@@ -66,10 +67,10 @@ func TestReport(t *testing.T) {
 			[]string{"https://f.local", "http://f.local", "https://f.localhost"}, nil},
 		{"the gateway moved up", func(s *scene) { s.plain.Addr, s.secure.Addr = at("127.77.0.1:8080"), at("127.77.0.1:8443") },
 			status.Ready, "", []string{"https://f.local:8443", "http://f.local:8080", "https://f.localhost"},
-			[]string{"HTTP is on port 8080, because port 80 cannot be bound here", "HTTPS is on port 8443, because port 443 cannot be bound here"}},
+			[]string{"HTTP is on port 8080, because port 80 could not be bound here", "HTTPS is on port 8443, because port 443 could not be bound here"}},
 		{"a raw port moved up", func(s *scene) { s.smtp.Addr = at("127.77.0.1:8025") }, status.Ready, "",
 			[]string{"https://f.local", "http://f.local", "https://f.localhost"},
-			[]string{"port 25 is at 127.77.0.1:8025, because port 25 cannot be bound here"}},
+			[]string{"port 25 is at 127.77.0.1:8025, because port 25 could not be bound here"}},
 		{"no HTTPS", func(s *scene) { s.secure.Addr, s.secure.Err = netip.AddrPort{}, inUse }, status.Degraded, "a port could not be bound: address already in use",
 			[]string{"http://f.local", "https://f.localhost"}, nil},
 		{"no CA", func(s *scene) { s.secure.Addr, s.secure.Err = netip.AddrPort{}, noCA{errors.New("damaged")} }, status.Degraded,
@@ -98,6 +99,8 @@ func TestReport(t *testing.T) {
 				s.cluster.Nowhere[port] = status.Condition{State: status.NoEndpoints, Cause: "it leads nowhere"}
 			}
 		}, status.NoEndpoints, "it leads nowhere", []string{"https://f.local", "http://f.local", "https://f.localhost"}, nil},
+		{"what is left out on purpose is not noted", func(s *scene) { s.cluster.Notes, s.some = []string{"port 53 is UDP"}, true }, status.Ready, "",
+			[]string{"https://f.local", "http://f.local", "https://f.localhost"}, nil},
 		{"what is left out is noted", func(s *scene) { s.cluster.Notes = []string{"port 53 is UDP"} }, status.Ready, "",
 			[]string{"https://f.local", "http://f.local", "https://f.localhost"}, []string{"port 53 is UDP"}},
 	}

@@ -176,7 +176,11 @@ func (g *Gateway) start(l Listener) *server {
 		IdleTimeout:       idleTimeout,
 		ErrorLog:          slog.NewLogLogger(g.log().Handler(), slog.LevelDebug),
 		ConnContext:       withClient,
+		Protocols:         new(http.Protocols),
 	}
+	s.http.Protocols.SetHTTP1(true)
+	s.http.Protocols.SetHTTP2(true)
+	s.http.Protocols.SetUnencryptedHTTP2(true)
 	g.log().Info("gateway listening", "addr", s.addr, "tls", l.TLS, "forward", l.Forward)
 	s.running.Go(func() {
 		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
