@@ -20,7 +20,7 @@ var mayImport = map[string][]string{
 	"internal/atomicfile": {},
 	"internal/lockfile":   {},
 	"internal/version":    {"status"},
-	"internal/usage":      {},
+	"internal/usage":      {"nearest"},
 	"internal/logring":    {"status"},
 	"internal/statedir":   {"atomicfile", "lockfile"},
 

@@ -37,14 +37,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		return exitFailed // interrupted: the user knows
 	}
-	ui.fail(err)
+	ui.fail(err, func(err error) string { return hintFor(cmd, err) })
 	switch {
 	case errors.Is(err, localapi.ErrNotRunning):
 		return exitNotRunning
@@ -52,6 +52,23 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// hintFor says what to do about an error of a command: the hint that it has,
+// or that follows from it.
+func hintFor(cmd *cobra.Command, err error) string {
+	switch {
+	case errors.Is(err, localapi.ErrNotRunning):
+		return "start it: tunneld run"
+	case errors.Is(err, localapi.ErrForeign):
+		return "run tunnelctl as that user, or name your own daemon's socket with --socket"
+	case usage.Is(err):
+		return usage.Hint(cmd, err)
+	}
+	if e, ok := errors.AsType[*localapi.Error](err); ok {
+		return e.Hint
+	}
+	return ""
 }
 
 func newRoot(ui *ui) *cobra.Command {

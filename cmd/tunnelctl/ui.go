@@ -10,7 +10,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/status"
 	"github.com/tunneld/tunneld/internal/usage"
 )
@@ -24,29 +23,17 @@ type ui struct {
 	out, err io.Writer
 }
 
-// fail prints an error, and the hint that it has or that follows from it; of
-// several that were joined, each.
-func (u *ui) fail(err error) {
+// fail prints an error, and the hint for it, if there is one; of several that
+// were joined, each.
+func (u *ui) fail(err error, hintFor func(error) string) {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok && !hasOwnText(err) {
 		for _, one := range joined.Unwrap() {
-			u.fail(one)
+			u.fail(one, hintFor)
 		}
 		return
 	}
 	fmt.Fprintf(u.err, "tunnelctl: error: %v\n", err)
-	hint := ""
-	if e, ok := errors.AsType[*localapi.Error](err); ok {
-		hint = e.Hint
-	}
-	switch {
-	case errors.Is(err, localapi.ErrNotRunning):
-		hint = "start it: tunneld run"
-	case errors.Is(err, localapi.ErrForeign):
-		hint = "run tunnelctl as that user, or name your own daemon's socket with --socket"
-	case usage.Is(err):
-		hint = "tunnelctl help"
-	}
-	if hint != "" {
+	if hint := hintFor(err); hint != "" {
 		u.hint(hint)
 	}
 }

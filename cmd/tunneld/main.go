@@ -28,12 +28,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
 	fmt.Fprintf(stderr, "tunneld: error: %v\n", err)
-	if hint := hintFor(err); hint != "" {
+	if hint := hintFor(cmd, err); hint != "" {
 		fmt.Fprintf(stderr, "tunneld: hint: %s\n", hint)
 	}
 	if usage.Is(err) {
@@ -42,11 +42,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 1
 }
 
-// hintFor says what to do about an error that keeps the daemon from starting.
-func hintFor(err error) string {
+// hintFor says what to do about an error of a command, such as one that keeps
+// the daemon from starting.
+func hintFor(cmd *cobra.Command, err error) string {
 	switch {
 	case usage.Is(err):
-		return "tunneld help"
+		return usage.Hint(cmd, err)
 	case errors.Is(err, localapi.ErrRunning), errors.Is(err, statedir.ErrInUse):
 		return "use the one that runs (tunnelctl status), or give this one its own --socket and --state-dir"
 	case errors.Is(err, localapi.ErrForeign), errors.Is(err, localapi.ErrNoSocket):
