@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
@@ -48,10 +49,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch {
 	case errors.Is(err, localapi.ErrNotRunning):
 		return exitNotRunning
-	case usage.Is(err):
+	case usage.Is(err), refused(err):
 		return exitUsage
 	}
 	return exitFailed
+}
+
+// refused reports whether the daemon found that what was typed is wrong.
+func refused(err error) bool {
+	e, ok := errors.AsType[*localapi.Error](err)
+	return ok && e.Code == http.StatusBadRequest
 }
 
 // hintFor says what to do about an error of a command: the hint that it has,
