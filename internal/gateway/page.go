@@ -75,6 +75,10 @@ func misdirected(w http.ResponseWriter, r *http.Request, host string) {
 		Cause:  "no forward on this address has the name " + host,
 		Hint:   "tunnelctl ls",
 	}
+	if host == "" {
+		p.Cause = "the request names no host, so it is for no forward"
+		p.Hint = "send the forward's name in the Host header"
+	}
 	p.write(w, r)
 }
 

@@ -1,7 +1,9 @@
 package localapi_test
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -192,6 +194,31 @@ func TestWebPagesAreRefused(t *testing.T) {
 				t.Errorf("%s; want %d", resp.Status, tt.want)
 			}
 		})
+	}
+}
+
+func TestNoHost(t *testing.T) {
+	path := serve(t, &localapi.Server{})
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "GET /v0/status HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var got localapi.Error
+	if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {
+		t.Fatal(err)
+	}
+	want := localapi.Error{Message: "the request names no host", Hint: "send the header Host: tunneld"}
+	if diff := cmp.Diff(want, got); diff != "" || resp.StatusCode != http.StatusForbidden {
+		t.Errorf("%s, body (-want +got):\n%s", resp.Status, diff)
 	}
 }
 

@@ -108,6 +108,8 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		switch {
 		case peer != nil:
 			fail(w, &Error{Code: http.StatusForbidden, Message: peer.Error()})
+		case r.Host == "":
+			fail(w, &Error{Code: http.StatusForbidden, Message: "the request names no host", Hint: "send the header Host: " + Host})
 		case r.Host != Host:
 			fail(w, &Error{Code: http.StatusForbidden, Message: fmt.Sprintf("host %q is not served here", r.Host)})
 		case r.Header.Get("Origin") != "" || r.Header.Get("Referer") != "":
