@@ -34,7 +34,8 @@ const (
 // run is main without the process.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	ui := &ui{out: stdout, err: stderr}
-	root := newRoot(ui)
+	client := new(localapi.Client)
+	root := newRoot(ui, client)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -45,7 +46,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		return exitFailed // interrupted: the user knows
 	}
-	ui.fail(err, func(err error) string { return hintFor(cmd, err) })
+	ui.fail(err, func(err error) string { return hintFor(cmd, client, err) })
 	switch {
 	case errors.Is(err, localapi.ErrNotRunning):
 		return exitNotRunning
@@ -63,8 +64,11 @@ func refused(err error) bool {
 
 // hintFor says what to do about an error of a command: the hint that it has,
 // or that follows from it.
-func hintFor(cmd *cobra.Command, err error) string {
+func hintFor(cmd *cobra.Command, client *localapi.Client, err error) string {
+	socket := localapi.Named(client.Socket)
 	switch {
+	case errors.Is(err, localapi.ErrNotRunning) && socket != "":
+		return "start it: tunneld run --socket " + socket
 	case errors.Is(err, localapi.ErrNotRunning):
 		return "start it: tunneld run"
 	case errors.Is(err, localapi.ErrForeign):
@@ -78,8 +82,7 @@ func hintFor(cmd *cobra.Command, err error) string {
 	return ""
 }
 
-func newRoot(ui *ui) *cobra.Command {
-	client := new(localapi.Client)
+func newRoot(ui *ui, client *localapi.Client) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "tunnelctl",
 		Short: "Forward Kubernetes Services to names on this machine",

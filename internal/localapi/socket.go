@@ -1,6 +1,7 @@
 package localapi
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,16 +25,17 @@ var (
 	ErrNoSocket = errors.New("no control socket can be made")
 )
 
+// Named is the socket that is named, by a flag or by $TUNNELD_SOCKET; empty if
+// none is.
+func Named(flag string) string { return cmp.Or(flag, os.Getenv("TUNNELD_SOCKET")) }
+
 // Candidates lists where the socket may be, in order: the client takes the
 // first that accepts, the daemon the first that it may create. A socket that
 // is named, by a flag or by $TUNNELD_SOCKET, is the only one: whoever names
 // one daemon does not want another.
 func Candidates(named string) []string {
-	if named != "" {
-		return []string{named}
-	}
-	if env := os.Getenv("TUNNELD_SOCKET"); env != "" {
-		return []string{env}
+	if path := Named(named); path != "" {
+		return []string{path}
 	}
 	return defaultSockets()
 }
