@@ -124,9 +124,17 @@ func kubeconfig() string {
 		paths = append(paths, p)
 	}
 	if len(paths) == 0 {
-		if home, err := os.UserHomeDir(); err == nil {
-			paths = append(paths, filepath.Join(home, ".kube", "config"))
-		}
+		return defaultKubeconfig()
 	}
 	return strings.Join(paths, string(filepath.ListSeparator))
+}
+
+// defaultKubeconfig is where the kubeconfig is if nobody says where; empty if
+// there is no home directory.
+func defaultKubeconfig() string {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, ".kube", "config")
 }

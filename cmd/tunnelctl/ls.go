@@ -1,6 +1,9 @@
 package main
 
 import (
+	"cmp"
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"github.com/tunneld/tunneld/internal/localapi"
@@ -44,11 +47,22 @@ func (u *ui) list(forwards []status.Forward) {
 	}
 	rows := [][]string{{"NAME", "STATE", "WHERE", "TARGET"}}
 	for _, f := range forwards {
-		where := f.URL
-		if where == "" {
-			where = f.Address
-		}
-		rows = append(rows, []string{f.Name, string(f.State), where, f.Target + pods(f.Endpoints)})
+		rows = append(rows, []string{f.Name, string(f.State), where(f), f.Target + pods(f.Endpoints)})
 	}
 	u.table(rows)
+}
+
+// where is what leads to a forward: its URL, else its raw ports, else its
+// address as long as nothing listens.
+func where(f status.Forward) string {
+	if f.URL != "" {
+		return f.URL
+	}
+	var listen []string
+	for _, p := range f.Ports {
+		if p.Listen != "" {
+			listen = append(listen, p.Listen)
+		}
+	}
+	return cmp.Or(strings.Join(listen, ","), f.Address)
 }

@@ -124,7 +124,7 @@ func (u *ui) status(s status.Status, named bool) {
 	}
 	for _, c := range s.Clusters {
 		if c.State != status.Ready && !named {
-			fmt.Fprintf(u.out, "context %s  %s  %s\n", c.Context, c.State, c.Cause)
+			fmt.Fprintf(u.out, "context %s%s  %s  %s\n", c.Context, ofFile(c.Kubeconfig), c.State, c.Cause)
 		}
 	}
 	for _, f := range s.Forwards {
@@ -137,6 +137,15 @@ func (u *ui) status(s status.Status, named bool) {
 	if len(s.Forwards) == 0 {
 		u.note("nothing is forwarded yet: tunnelctl add SERVICE")
 	}
+}
+
+// ofFile says which kubeconfig a context is of, where that is not the default
+// one: several may have a context of the same name.
+func ofFile(kubeconfig string) string {
+	if kubeconfig == defaultKubeconfig() {
+		return ""
+	}
+	return " of " + kubeconfig
 }
 
 // details prints what is of interest about one forward only.
