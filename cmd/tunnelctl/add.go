@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,8 +21,6 @@ const settle = 2 * time.Second
 
 func newAdd(ui *ui, client *localapi.Client) *cobra.Command {
 	var req localapi.AddRequest
-	var wait bool
-	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "add SERVICE",
 		Short: "Forward a Service, for good",
@@ -36,6 +35,7 @@ Adding the same forward again changes nothing.`,
 		Args: usage.Args(cobra.ExactArgs(1)),
 	}
 	format := output(cmd, "json")
+	wait, timeout := waiting(cmd, "wait until the forward is ready")
 	flags := cmd.Flags()
 	flags.StringVarP(&req.Namespace, "namespace", "n", "", "namespace of the target")
 	flags.StringVar(&req.Context, "context", "", "context of the kubeconfig (default the current one)")
@@ -43,8 +43,6 @@ Adding the same forward again changes nothing.`,
 	flags.StringSliceVar(&req.Ports, "port", nil, "port to forward, by number or name; may be repeated (default all TCP ports)")
 	flags.StringVar(&req.HTTP, "http", "", "port that the http and https URLs lead to, or \"none\" (default found from the Service)")
 	flags.BoolVar(&req.AllowProduction, "allow-production", false, "allow a context that contexts.deny forbids")
-	flags.BoolVar(&wait, "wait", false, "wait until the forward is ready")
-	flags.DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		req.Target = args[0]
 		req.Kubeconfig = kubeconfig()
@@ -53,8 +51,8 @@ Adding the same forward again changes nothing.`,
 			return err
 		}
 		limit := settle
-		if wait {
-			limit = timeout
+		if *wait {
+			limit = *timeout
 		}
 		f, err := client.Wait(cmd.Context(), answer.Forward.Name, limit)
 		if err != nil {
@@ -72,12 +70,27 @@ Adding the same forward again changes nothing.`,
 		} else {
 			ui.added(answer, all.DNS.Hint)
 		}
-		if wait {
-			return notReady(f, timeout)
+		if *wait {
+			return notReady(f, *timeout)
 		}
 		return nil
 	}
 	return cmd
+}
+
+// waiting adds --wait, and --timeout, which is nothing without it.
+func waiting(cmd *cobra.Command, what string) (wait *bool, timeout *time.Duration) {
+	flags := cmd.Flags()
+	wait = flags.Bool("wait", false, what)
+	timeout = flags.Duration("timeout", 30*time.Second, "how long --wait waits")
+	check := cmd.Args
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if flags.Changed("timeout") && !*wait {
+			return usage.WithHint(errors.New("--timeout says how long to wait, and without --wait nothing waits"), "--wait")
+		}
+		return check(cmd, args)
+	}
+	return wait, timeout
 }
 
 func (u *ui) added(a localapi.AddResponse, namesHint string) {

@@ -16,16 +16,13 @@ import (
 )
 
 func newStatus(ui *ui, client *localapi.Client) *cobra.Command {
-	var wait bool
-	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "status [NAME...]",
 		Short: "Show how the forwards are doing, and why",
 		Args:  usage.Args(cobra.ArbitraryArgs),
 	}
 	format := output(cmd, "json")
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait until the forwards are ready")
-	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait")
+	wait, timeout := waiting(cmd, "wait until the forwards are ready")
 	cmd.RunE = func(cmd *cobra.Command, names []string) error {
 		s, err := client.Status(cmd.Context())
 		if err != nil {
@@ -35,8 +32,8 @@ func newStatus(ui *ui, client *localapi.Client) *cobra.Command {
 			return err
 		}
 		var late error
-		if wait {
-			if late, err = awaitAll(cmd.Context(), client, s.Forwards, timeout); err != nil {
+		if *wait {
+			if late, err = awaitAll(cmd.Context(), client, s.Forwards, *timeout); err != nil {
 				return err
 			}
 		}
