@@ -119,6 +119,10 @@ func (u *ui) status(s status.Status, named bool) {
 			fmt.Fprintf(u.out, "%s: %s\n", problem.what, problem.text)
 		}
 	}
+	if s.TLS.Renewed != "" {
+		fmt.Fprintf(u.out, "TLS: the local CA is a new one, so clients have to trust it anew (the old one could not be used: %s)\n", s.TLS.Renewed)
+		fmt.Fprintln(u.out, "  hint: tunnelctl trust --pem")
+	}
 	for _, c := range s.Clusters {
 		if c.State != status.Ready && !named {
 			fmt.Fprintf(u.out, "context %s%s  %s  %s\n", c.Context, ofFile(c.Kubeconfig), c.State, c.Cause)

@@ -38,6 +38,13 @@ func TestStatusText(t *testing.T) {
 			}},
 			want: head + "context dev  offline  no answer\ncontext dev of /lab  offline  no answer\n",
 		},
+		{
+			name:   "a CA that has to be trusted anew",
+			report: status.Status{TLS: status.TLS{Renewed: "it expired"}},
+			named:  true,
+			want: "TLS: the local CA is a new one, so clients have to trust it anew (the old one could not be used: it expired)\n" +
+				"  hint: tunnelctl trust --pem\n",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -74,7 +74,7 @@ func (d *Daemon) status() status.Status {
 	case d.caErr != nil:
 		s.TLS.Error = d.caErr.Error()
 	default:
-		s.TLS = status.TLS{Fingerprint: d.ca.Fingerprint(), NotAfter: d.ca.NotAfter(), Permitted: d.ca.Permitted()}
+		s.TLS = status.TLS{Fingerprint: d.ca.Fingerprint(), NotAfter: d.ca.NotAfter(), Permitted: d.ca.Permitted(), Renewed: d.ca.Replaced()}
 	}
 	return s
 }

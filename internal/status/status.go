@@ -175,7 +175,10 @@ type TLS struct {
 	NotAfter    time.Time `json:"notAfter"`
 	// Permitted are the domains the CA can sign for, whoever holds its key.
 	Permitted []string `json:"permitted"`
-	Error     string   `json:"error,omitempty"`
+	// Renewed says why this run of the daemon has put another CA in the place
+	// of the one that there was, if so: clients have to trust it anew.
+	Renewed string `json:"renewed,omitempty"`
+	Error   string `json:"error,omitempty"`
 }
 
 // A LogRecord is one line of what the daemon did.

@@ -19,6 +19,9 @@ import (
 	"time"
 )
 
+// firstStart is why a CA was made where there was none.
+const firstStart = "first start"
+
 // A CA is a local certificate authority. Its methods may be called
 // concurrently.
 type CA struct {
@@ -72,6 +75,15 @@ func Load(dir, domain string) (*CA, error) {
 		return nil, fmt.Errorf("keep the new local CA: %w", err)
 	}
 	return &CA{authority: a, Created: unusable}, nil
+}
+
+// Replaced says what was wrong with the CA that this one has replaced when it
+// was made; it is empty if there was none.
+func (ca *CA) Replaced() string {
+	if ca.Created == firstStart {
+		return ""
+	}
+	return ca.Created
 }
 
 // RootPEM is the certificate that clients must trust.

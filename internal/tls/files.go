@@ -49,7 +49,7 @@ func read(dir string) (a authority, unusable string, err error) {
 		}
 	}
 	if !found {
-		return authority{}, "first start", nil
+		return authority{}, firstStart, nil
 	}
 	if missing != "" {
 		return authority{}, missing + " was missing", nil
