@@ -54,6 +54,8 @@ func hintFor(cmd *cobra.Command, err error) string {
 		return "name a socket of your own with --socket, here and for tunnelctl"
 	case errors.Is(err, statedir.ErrNewer):
 		return "upgrade tunneld, or name another directory with --state-dir"
+	case errors.Is(err, statedir.ErrUnusable):
+		return "name a directory of your own with --state-dir"
 	case errors.Is(err, statedir.ErrNoHome), errors.Is(err, config.ErrNoHome):
 		return "set HOME, or say where things are: --config FILE --state-dir DIR --socket PATH"
 	}

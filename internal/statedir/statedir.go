@@ -28,6 +28,8 @@ var (
 	ErrInUse = errors.New("the state directory is in use by another tunneld")
 	// ErrNewer: the directory was written by a newer version.
 	ErrNewer = errors.New("the state directory was written by a newer tunneld")
+	// ErrUnusable: the directory cannot be made, or not be used.
+	ErrUnusable = errors.New("the state directory cannot be used")
 	// ErrNoHome: nobody says where the user's files are.
 	ErrNoHome = errors.New("no home directory")
 )
@@ -80,24 +82,24 @@ func DefaultPath() (string, error) {
 }
 
 // Open creates the directory if need be, with mode 0700, locks it, and reads
-// it. An error Is ErrInUse or ErrNewer where that is the reason; nothing has
-// been changed then.
+// it. An error Is ErrInUse, ErrNewer or ErrUnusable; nothing has been changed
+// then.
 func Open(path string) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, fmt.Errorf("create the state directory: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrUnusable, err)
 	}
 	release, err := lockfile.Lock(filepath.Join(path, "lock"))
 	if errors.Is(err, lockfile.ErrLocked) {
 		return nil, fmt.Errorf("%w: %s", ErrInUse, path)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open the state directory: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrUnusable, err)
 	}
 	d := &Dir{path: path, release: release}
 	d.sweep()
 	if err := d.read(); err != nil {
 		release()
-		return nil, fmt.Errorf("read the state directory: %w", err)
+		return nil, err
 	}
 	return d, nil
 }
@@ -124,7 +126,7 @@ func (d *Dir) read() error {
 		return nil
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrUnusable, err)
 	}
 	// Of a newer file nothing is known but where its version stands.
 	var head struct{ Version int }
@@ -137,7 +139,7 @@ func (d *Dir) read() error {
 		// is, the addresses in it are worth more to a person than to us.
 		aside := d.filename() + ".unreadable"
 		if renameErr := os.Rename(d.filename(), aside); renameErr != nil {
-			return fmt.Errorf("%s: %w", d.filename(), err)
+			return fmt.Errorf("%w: %s: %w", ErrUnusable, d.filename(), err)
 		}
 		return nil
 	}

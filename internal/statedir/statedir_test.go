@@ -96,6 +96,31 @@ func TestNewerVersionIsRefusedUnharmed(t *testing.T) {
 	}
 }
 
+func TestUnusable(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	locked := filepath.Join(dir, "locked") // the lock cannot be made
+	forwards := filepath.Join(dir, "forwards")
+	if err := errors.Join(os.MkdirAll(filepath.Join(locked, "lock"), 0o700), os.MkdirAll(filepath.Join(forwards, "forwards.json"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range map[string]string{
+		"a file":                     file,
+		"below a file":               filepath.Join(file, "state"),
+		"a lock that is none":        locked,
+		"a file that is a directory": forwards,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if d, err := statedir.Open(path); !errors.Is(err, statedir.ErrUnusable) {
+				t.Errorf("%v, %v; want ErrUnusable", d, err)
+			}
+		})
+	}
+}
+
 func TestUnreadableFileIsSetAside(t *testing.T) {
 	path := t.TempDir()
 	file := filepath.Join(path, "forwards.json")
