@@ -30,6 +30,9 @@ func (m muted) Enabled(ctx context.Context, level slog.Level) bool {
 
 func (m muted) Handle(ctx context.Context, r slog.Record) error {
 	r.Level = slog.LevelDebug
+	if !m.Handler.Enabled(ctx, r.Level) { // klog's errors come without being asked for
+		return nil
+	}
 	return m.Handler.Handle(ctx, r)
 }
 
