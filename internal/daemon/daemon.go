@@ -3,10 +3,13 @@ package daemon
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -378,12 +381,24 @@ func (d *Daemon) remember(forwards map[string]statedir.Forward) {
 	}
 	problem := ""
 	if err := d.state.SetForwards(forwards); err != nil {
-		problem = err.Error()
+		problem = fmt.Sprintf("%s cannot be written: %v", d.state.Path(), bare(err))
 	}
 	if problem != "" && problem != d.forgetting {
 		d.Log.Error("the forwards' addresses will not outlive this run", "err", problem)
 	}
 	d.forgetting = problem
+}
+
+// bare is an error of the file system without the file's name, which is another
+// one at each try where the file is a temporary one.
+func bare(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	if e, ok := errors.AsType[*os.LinkError](err); ok {
+		return e.Err
+	}
+	return err
 }
 
 func (d *Daemon) bindings() bindings {
