@@ -28,6 +28,7 @@ const (
 	demoContext   = "demo"
 	demoNamespace = "task-api"
 	demoService   = "task-api"
+	demoSocket    = "tunneld.sock"
 	// demoWait bounds each wait of the demo: on a busy machine everything
 	// takes longer, but not that long.
 	demoWait = 20 * time.Second
@@ -75,7 +76,7 @@ type stage struct {
 // runDemo sets the stage, shows or checks, and clears up.
 func runDemo(ctx context.Context, stdout, log io.Writer, check bool) (err error) {
 	s := &stage{steps: &steps{out: stdout}}
-	if s.dir, err = os.MkdirTemp("", "tunneld-demo-"); err != nil {
+	if s.dir, err = demoDir(); err != nil {
 		return fmt.Errorf("make a directory for the demo: %w", err)
 	}
 	defer os.RemoveAll(s.dir)
@@ -96,7 +97,7 @@ func runDemo(ctx context.Context, stdout, log io.Writer, check bool) (err error)
 	s.daemon = &daemon.Daemon{
 		ConfigPath: filepath.Join(s.dir, "config.yaml"),
 		StateDir:   filepath.Join(s.dir, "state"),
-		Socket:     filepath.Join(s.dir, "tunneld.sock"),
+		Socket:     filepath.Join(s.dir, demoSocket),
 		Version:    version.Get(),
 		Log:        logger,
 	}
@@ -149,6 +150,20 @@ func runDemo(ctx context.Context, stdout, log io.Writer, check bool) (err error)
 	case <-ended:
 		return runErr
 	}
+}
+
+// demoDir makes the demo's directory: where temporary ones are, or in /tmp if
+// the path of a socket would be too long there.
+func demoDir() (string, error) {
+	const pattern = "tunneld-demo-"
+	dir, err := os.MkdirTemp("", pattern)
+	if err != nil || localapi.Fits(filepath.Join(dir, demoSocket)) {
+		return dir, err
+	}
+	if err := os.Remove(dir); err != nil {
+		return "", err
+	}
+	return os.MkdirTemp("/tmp", pattern)
 }
 
 // prepare writes the kubeconfig and the daemon's configuration. The addresses

@@ -59,12 +59,15 @@ func Listen(named string) (net.Listener, error) {
 	return nil, fmt.Errorf("%w: %s", ErrNoSocket, strings.Join(failed, "; "))
 }
 
+// Fits reports whether a path is short enough for a socket.
+func Fits(path string) bool { return len(path) <= maxPath }
+
 func listen(path string) (net.Listener, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
-	if len(path) > maxPath {
+	if !Fits(path) {
 		return nil, fmt.Errorf("%s is longer than the %d bytes that a socket's path may have", path, maxPath)
 	}
 	if err := privateDir(filepath.Dir(path)); err != nil {
