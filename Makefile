@@ -15,8 +15,8 @@ build:
 test:
 	$(GO) test $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race) -shuffle=on ./...
 
-demo:
-	$(GO) run ./cmd/tunneld demo
+demo: build
+	$(BIN)/tunneld demo
 
 e2e: build
 	TUNNELD_BIN=$(BIN) $(GO) test -tags e2e -count=1 -timeout 20m -v ./test/e2e

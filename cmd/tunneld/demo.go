@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -285,6 +286,8 @@ func (s *stage) describe(out io.Writer) {
 	if text, err := s.client.RootPEM(context.Background()); err == nil {
 		os.WriteFile(pem, text, 0o644)
 	}
+	own, _ := os.Executable() // without it, there is nothing beside it
+	client, note := tunnelctl(own)
 	fmt.Fprintf(out, `
 %s is forwarded, on high ports, since this is a demo:
 
@@ -295,7 +298,7 @@ func (s *stage) describe(out io.Writer) {
   curl --cacert %s --resolve %s:%s:%s %s/health
   curl http://%s:%d/        (the Service's port itself; each new connection may meet another pod)
 
-  tunnelctl --socket %s status
+  %s --socket %s status%s
   kubectl --kubeconfig %s get pods
 
 %s
@@ -304,8 +307,29 @@ To stop: Ctrl-C.
 		s.dns.Addr(), s.dns.Port(), f.Hostnames[0],
 		pem, f.Hostnames[0], port, f.Address, f.URL,
 		f.Address, f.Ports[0].Port,
-		s.daemon.Socket, filepath.Join(s.dir, "kubeconfig"),
+		client, s.daemon.Socket, note, filepath.Join(s.dir, "kubeconfig"),
 		status.DevOnly)
+}
+
+// tunnelctl is what to type for the tunnelctl that is beside the program at own,
+// else for the one in $PATH; note says what to do if there is neither.
+func tunnelctl(own string) (command, note string) {
+	const name = "tunnelctl"
+	inPath, err := exec.LookPath(name)
+	beside, besideErr := exec.LookPath(filepath.Join(filepath.Dir(own), name))
+	switch {
+	case besideErr == nil && !sameFile(beside, inPath):
+		return beside, ""
+	case err == nil:
+		return name, ""
+	}
+	return name, "  (once it is built: make build, or go build ./cmd/tunnelctl)"
+}
+
+func sameFile(a, b string) bool {
+	one, err := os.Stat(a)
+	two, err2 := os.Stat(b)
+	return err == nil && err2 == nil && os.SameFile(one, two)
 }
 
 // localhostURL is the URL that needs nobody's help to resolve.
