@@ -159,6 +159,10 @@ func (d *Daemon) resolve(ctx context.Context, req localapi.AddRequest) (config.F
 	if err != nil {
 		return f, "", err
 	}
+	cfg, _ := d.current()
+	if i := slices.IndexFunc(cfg.Forwards, func(g config.Forward) bool { return g.Name == f.Name }); i >= 0 {
+		q.Known = cfg.Forwards[i].Workload
+	}
 	limited, cancel := context.WithTimeout(ctx, findTimeout)
 	defer cancel()
 	found, err := d.clusters.Find(limited, q)
@@ -166,34 +170,8 @@ func (d *Daemon) resolve(ctx context.Context, req localapi.AddRequest) (config.F
 		return f, "", err
 	}
 	f.Workload = found.Workload
-	if found.Unverified && req.Namespace == "" {
-		if g, ok := d.sameBut(f); ok { // it was found when it was added
-			f.Workload.Namespace = g.Workload.Namespace
-			return f, found.Note, nil
-		}
-		if found.Guessed {
-			return f, "", &localapi.Error{
-				Code:    http.StatusUnprocessableEntity,
-				Message: fmt.Sprintf("the namespace of %s cannot be found out now: %s", f.Workload.Ref(), found.Note),
-				Hint:    "say which it is: -n NAMESPACE; or try again when the cluster can be asked",
-			}
-		}
-	}
 	f.HTTP = spelledAsIn(f.Ports, f.HTTP, found.Ports)
 	return f, found.Note, nil
-}
-
-// sameBut finds the configured forward that differs from f in its namespace
-// only, if at all.
-func (d *Daemon) sameBut(f config.Forward) (config.Forward, bool) {
-	cfg, _ := d.current()
-	for _, g := range cfg.Forwards {
-		f.Workload.Namespace = g.Workload.Namespace
-		if f.Equal(g) {
-			return g, true
-		}
-	}
-	return config.Forward{}, false
 }
 
 // query makes of a request what can be made without asking its cluster.

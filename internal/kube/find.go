@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -31,6 +32,9 @@ type Query struct {
 	Name                           string
 	// Ports are names or numbers; they must exist.
 	Ports []string
+	// Known is what was found for such a query before, if anything. It says the
+	// namespace where that is not given and the cluster cannot be asked.
+	Known forward.Workload
 }
 
 // A Found is a workload that a Query means.
@@ -40,14 +44,12 @@ type Found struct {
 	Note string
 	// Ports are the TCP ports that it is known to have.
 	Ports []Port
-	// Unverified: the cluster could not be asked. Guessed: nor does anything
-	// but Kubernetes' default say that this is the namespace.
-	Unverified, Guessed bool
 }
 
 // Find resolves a query against its cluster. An error is a *forward.Error with
 // a hint. If the cluster cannot be asked now, the workload is returned
-// unverified, with a note that says so.
+// unverified, with a note that says so, but never with a namespace that nobody
+// has said.
 func (cs *Clusters) Find(ctx context.Context, q Query) (Found, error) {
 	if q.Context == "" {
 		raw, err := loadKubeconfig(q.Kubeconfig)
@@ -73,20 +75,50 @@ func (cs *Clusters) Find(ctx context.Context, q Query) (Found, error) {
 	defer k.close()
 
 	f := finder{client: k, query: q, home: to.namespace}
+	began := time.Now()
 	found, err := f.find(ctx)
 	var stop *forward.Error
 	if err == nil || errors.As(err, &stop) {
 		return found, err
 	}
-	// Not an answer about the object: the API server could not, or would not,
-	// say.
-	w := forward.Workload{Kubeconfig: q.Kubeconfig, Context: q.Context, Namespace: q.Namespace, Kind: q.Kind, Name: q.Name}
-	note := fmt.Sprintf("not verified: %v", err)
-	if w.Namespace == "" {
-		w.Namespace = to.namespace
-		note = fmt.Sprintf("not verified, but taken to be in the context's namespace %s: %v", to.namespace, err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		l.dead(began)
 	}
-	return Found{Workload: w, Note: note, Unverified: true, Guessed: q.Namespace == "" && !to.hasNamespace}, nil
+	return unverified(q, l, err)
+}
+
+// unverified is what a query means if there is no answer about the object: the
+// API server could not, or would not, say.
+func unverified(q Query, l *link, err error) (Found, error) {
+	why := l.condition()
+	switch {
+	case apierrors.IsForbidden(err):
+		why = status.Condition{State: status.Forbidden, Cause: err.Error()}
+	case l.up(): // it answers, but not this
+		why = status.Condition{State: status.Offline, Cause: err.Error()}
+	}
+	w := forward.Workload{Kubeconfig: q.Kubeconfig, Context: q.Context, Namespace: q.Namespace, Kind: q.Kind, Name: q.Name}
+	if w.Namespace == "" {
+		w.Namespace = q.Known.Namespace
+		if w != q.Known {
+			return Found{}, unknownNamespace(w, l, why, err)
+		}
+	}
+	return Found{Workload: w, Note: "not verified: " + why.Cause}, nil
+}
+
+// unknownNamespace is the error where nobody says the namespace: a guess would
+// stay in the configuration.
+func unknownNamespace(w forward.Workload, l *link, why status.Condition, err error) error {
+	hint := "say which it is: -n NAMESPACE"
+	switch why.State {
+	case status.NeedsLogin:
+		hint = l.login() + " and try again, or " + hint
+	case status.Forbidden:
+	default:
+		hint += ", or try again when the API server can be reached"
+	}
+	return configError(why.State, fmt.Sprintf("the namespace of %s cannot be found out: %s", w.Ref(), why.Cause), hint, err)
 }
 
 // A finder answers one query.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -129,22 +130,49 @@ func TestFindWithoutAnAnswer(t *testing.T) {
 	t.Run("the API server is down", func(t *testing.T) {
 		h.StopAPI()
 		defer h.StartAPI()
-		found, err := h.Find(t.Context(), query)
-		if err != nil || found.Workload.Namespace != "task-api" || !found.Unverified || found.Guessed ||
-			!strings.HasPrefix(found.Note, "not verified, but taken to be in the context's namespace task-api: ") {
-			t.Errorf("found %+v, %v; want the workload, with a note", found, err)
-		}
-		given := query
-		given.Namespace = "shop"
-		found, err = h.Find(t.Context(), given)
-		if err != nil || found.Workload.Namespace != "shop" || !found.Unverified || found.Guessed || !strings.HasPrefix(found.Note, "not verified: ") {
-			t.Errorf("found %+v, %v; want the namespace that was given", found, err)
-		}
-		if err := h.WriteKubeconfig(h.kubeconfig, demo.Kubeconfig{Context: "demo"}); err != nil {
-			t.Fatal(err)
-		}
-		if found, err = h.Find(t.Context(), query); err != nil || !found.Guessed {
-			t.Errorf("found %+v, %v; want it to say that the namespace is guessed", found, err)
+		checkUnverified(t, h, query, "the API server at "+h.URL()+" cannot be reached: ", ", or try again when the API server can be reached")
+	})
+	t.Run("the API server does not answer", func(t *testing.T) {
+		defer h.DropPackets()()
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, err := h.Find(ctx, query)
+		if want := "cannot be found out: the API server at " + h.URL() + " does not answer"; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v; want %q", err, want)
 		}
 	})
+	t.Run("the object may not be read", func(t *testing.T) {
+		defer h.Forbid(demo.Rule{Verb: "get", Resource: "services"})()
+		checkUnverified(t, h, query, `services "task-api" is forbidden: `, "")
+	})
+	t.Run("the credentials are refused", func(t *testing.T) {
+		h.ExpireTokens()
+		checkUnverified(t, h, query, "the API server at "+h.URL()+" does not accept the credentials of context demo: ", "")
+	})
+}
+
+// checkUnverified checks that a query that the cluster does not answer is an
+// error with the cause, unless its namespace is given or was found before.
+func checkUnverified(t *testing.T, h *harness, query kube.Query, cause, hint string) {
+	t.Helper()
+	_, err := h.Find(t.Context(), query)
+	e, ok := errors.AsType[*forward.Error](err)
+	if !ok || !strings.HasPrefix(e.Cause, "the namespace of service/task-api cannot be found out: "+cause) || !strings.HasSuffix(e.Hint, "say which it is: -n NAMESPACE"+hint) {
+		t.Errorf("error %v; want the cause %q with a hint", err, cause)
+		if ok {
+			t.Logf("hint %q", e.Hint)
+		}
+	}
+	given, known := query, query
+	given.Namespace = "shop"
+	known.Known = forward.Workload{Kubeconfig: h.kubeconfig, Context: "demo", Namespace: "shop", Kind: query.Kind, Name: query.Name}
+	for name, q := range map[string]kube.Query{"given": given, "known": known} {
+		if found, err := h.Find(t.Context(), q); err != nil || found.Workload != known.Known || !strings.HasPrefix(found.Note, "not verified: "+cause) {
+			t.Errorf("found %+v, %v; want the namespace that is %s, and the cause", found, err, name)
+		}
+	}
+	known.Known.Name = "other"
+	if found, err := h.Find(t.Context(), known); err == nil {
+		t.Errorf("found %+v; want an error, since something else was found before", found)
+	}
 }

@@ -71,8 +71,7 @@ func loadKubeconfig(list string) (*api.Config, error) {
 type access struct {
 	rest *rest.Config
 	// namespace is the context's, or else default.
-	namespace    string
-	hasNamespace bool // it is the context's
+	namespace string
 	// said is the entries as they stand in the file, to tell whether they have
 	// changed: a rest.Config cannot be compared, since it may hold functions.
 	said entries
@@ -115,7 +114,7 @@ func readAccess(id ID) (access, error) {
 			fmt.Sprintf("context %s cannot be used: %v", id.Context, err),
 			"kubectl config view --minify --context "+id.Context, err)
 	}
-	return access{rest: config, namespace: cmp.Or(context.Namespace, "default"), hasNamespace: context.Namespace != "", said: entriesOf(raw, context)}, nil
+	return access{rest: config, namespace: cmp.Or(context.Namespace, "default"), said: entriesOf(raw, context)}, nil
 }
 
 func noSuchContext(raw *api.Config, id ID) error {

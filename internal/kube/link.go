@@ -162,7 +162,7 @@ func (l *link) condition() status.Condition {
 		if l.denied != errUnauthorized {
 			c.Cause = fmt.Sprintf("the credentials of context %s cannot be had: %v", l.context, l.denied)
 		}
-		c.Hint = fmt.Sprintf("log in as for kubectl (kubectl --context %s version), then: tunnelctl reload", l.context)
+		c.Hint = l.login() + ", then: tunnelctl reload"
 	case status.Failed:
 		c.Cause = fmt.Sprintf("the certificate of the API server at %s is not the one that context %s expects: %v", l.host, l.context, l.failure)
 		c.Hint = "kubectl config view --minify --context " + l.context
@@ -180,6 +180,11 @@ func (l *link) condition() status.Condition {
 		c.Cause = fmt.Sprintf("waiting for the first answer of the API server at %s", l.host)
 	}
 	return c
+}
+
+// login says how to get credentials.
+func (l *link) login() string {
+	return fmt.Sprintf("log in as for kubectl (kubectl --context %s version)", l.context)
 }
 
 // asking returns for how long some question has had no answer; 0 if all have.
