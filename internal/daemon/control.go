@@ -254,9 +254,12 @@ func nameTaken(want, have config.Forward) error {
 		Message: fmt.Sprintf("the name %s is taken by %s", have.Name, have.Workload),
 		Hint:    fmt.Sprintf("give the new one another name: --name %s-%s", want.Name, want.Workload.Namespace),
 	}
-	if have.Workload == want.Workload {
+	switch h, w := have.Workload, want.Workload; {
+	case h == w:
 		e.Message = fmt.Sprintf("there is a forward %s to the same target, with other ports or settings", have.Name)
 		e.Hint = fmt.Sprintf("tunnelctl rm %s first, or edit the configuration, or use --name for a second one", have.Name)
+	case h.Kind == w.Kind && h.Name == w.Name: // perhaps the first one was a mistake
+		e.Hint = fmt.Sprintf("tunnelctl rm %s first, or %s", have.Name, e.Hint)
 	}
 	return e
 }

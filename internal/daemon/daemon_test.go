@@ -149,7 +149,13 @@ func TestAddWritesTheFile(t *testing.T) {
 
 func TestAddErrors(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, patient, "name: taken, target: task-db", "name: task-tcp, target: task-tcp, ports: [9000]")
+	h := newHarness(t, patient, "name: taken, target: task-db", "name: api, target: task-api", "name: task-tcp, target: task-tcp, ports: [9000]")
+	if err := h.Apply(&corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "task-api"},
+		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
+	}); err != nil {
+		t.Fatal(err)
+	}
 	tests := []struct {
 		name    string
 		req     localapi.AddRequest
@@ -162,6 +168,8 @@ func TestAddErrors(t *testing.T) {
 		{"a port that it has not", localapi.AddRequest{Target: "task-api", Ports: []string{"1"}}, "service/task-api has no TCP port 1", "it has 8000 (http)"},
 		{"an HTTP port that it has not", localapi.AddRequest{Target: "task-api", HTTP: "web"}, "service/task-api has no TCP port web", "it has 8000 (http)"},
 		{"the name is taken", localapi.AddRequest{Target: "task-api", Name: "taken"}, "the name taken is taken by service/task-db in namespace task-api", "--name taken-task-api"},
+		{"the name is taken by its like elsewhere", localapi.AddRequest{Target: "task-api", Name: "api", Namespace: "shop"},
+			"the name api is taken by service/task-api in namespace task-api", "tunnelctl rm api first, or give the new one another name: --name api-shop"},
 		{"other settings", localapi.AddRequest{Target: "task-tcp"}, "there is a forward task-tcp to the same target, with other ports", "tunnelctl rm task-tcp first"},
 		{"a name that is none", localapi.AddRequest{Target: "task-api", Name: "Task_API"}, "Task_API", ""},
 		{"no kubeconfig", localapi.AddRequest{Target: "task-api", Kubeconfig: "/nonexistent/kubeconfig"}, "there is no kubeconfig at /nonexistent/kubeconfig", "KUBECONFIG"},
