@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -127,6 +128,7 @@ func (o outermost) RoundTrip(req *http.Request) (*http.Response, error) {
 		done(silence)
 	case !sent.Load():
 		// What fails before the wire is the plugin that fetches credentials.
+		err = firstLine{err}
 		done(outcome{denied: err})
 	default:
 		done(outcome{failure: err})
@@ -162,6 +164,16 @@ func interruptible(rt http.RoundTripper, req *http.Request) (*http.Response, err
 
 // errPluginWaits: a plugin that takes long may be waiting for a person.
 var errPluginWaits = errors.New("its credential plugin has not finished")
+
+// A firstLine is an error without the explanations that client-go adds to it.
+type firstLine struct{ error }
+
+func (e firstLine) Error() string {
+	line, _, _ := strings.Cut(e.error.Error(), "\n")
+	return line
+}
+
+func (e firstLine) Unwrap() error { return e.error }
 
 // leastPatience is what one must give an API server before its silence says
 // anything.

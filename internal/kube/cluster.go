@@ -150,7 +150,8 @@ func (c *cluster) connect() *forward.Error {
 	to, err := readAccess(c.id)
 	if err == nil {
 		c.said = to.said
-		c.link = &link{host: to.rest.Host, context: c.id.Context, changed: c.notify, waiting: c.poke}
+		c.link = newLink(c.id, to, c.notify)
+		c.link.waiting = c.poke
 		c.client, err = newClient(to.rest, c.userAgent, c.link)
 	}
 	if e, ok := errors.AsType[*forward.Error](err); ok || err == nil {

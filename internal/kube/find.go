@@ -67,7 +67,7 @@ func (cs *Clusters) Find(ctx context.Context, q Query) (Found, error) {
 	if err != nil {
 		return Found{}, err
 	}
-	l := &link{host: to.rest.Host, context: id.Context, changed: func() {}}
+	l := newLink(id, to, func() {})
 	k, err := newClient(to.rest, cs.UserAgent, l)
 	if err != nil {
 		return Found{}, configError(status.Failed, fmt.Sprintf("context %s cannot be used: %v", id.Context, err), "", err)
@@ -113,7 +113,7 @@ func unknownNamespace(w forward.Workload, l *link, why status.Condition, err err
 	hint := "say which it is: -n NAMESPACE"
 	switch why.State {
 	case status.NeedsLogin:
-		hint = l.login() + " and try again, or " + hint
+		hint = l.login() + ", then try again; or " + hint
 	case status.Forbidden:
 	default:
 		hint += ", or try again when the API server can be reached"

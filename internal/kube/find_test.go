@@ -149,6 +149,16 @@ func TestFindWithoutAnAnswer(t *testing.T) {
 		h.ExpireTokens()
 		checkUnverified(t, h, query, "the API server at "+h.URL()+" does not accept the credentials of context demo: ", "")
 	})
+	t.Run("the credential plugin is not there", func(t *testing.T) {
+		if err := h.WriteKubeconfig(h.kubeconfig, demo.Kubeconfig{Context: "demo", Exec: failingPlugin}); err != nil {
+			t.Fatal(err)
+		}
+		checkUnverified(t, h, query, "the credentials of context demo cannot be had: getting credentials: exec: executable no-such-plugin not found", "")
+		_, err := h.Find(t.Context(), query)
+		if e, ok := errors.AsType[*forward.Error](err); !ok || strings.Contains(e.Cause, "\n") || !strings.HasPrefix(e.Hint, "no-such-plugin is not in tunneld's PATH") {
+			t.Errorf("error %v; want one line, and what is missing as its hint", err)
+		}
+	})
 }
 
 // checkUnverified checks that a query that the cluster does not answer is an

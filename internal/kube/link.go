@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os/exec"
 	"sync"
 	"time"
 
@@ -27,6 +28,7 @@ var (
 type link struct {
 	host    string // for messages
 	context string // for hints
+	plugin  string // the command that gets the credentials, or ""
 	changed func()
 	waiting func() // a question was put, and all others have been answered
 
@@ -36,6 +38,14 @@ type link struct {
 	asked    time.Time  // when the oldest question without an answer was put
 	failure  error      // the last outcome was that nothing could be asked
 	denied   error      // the credentials were refused, or could not be had
+}
+
+func newLink(id ID, to access, changed func()) *link {
+	l := &link{host: to.rest.Host, context: id.Context, changed: changed}
+	if p := to.rest.ExecProvider; p != nil {
+		l.plugin = p.Command
+	}
+	return l
 }
 
 // An outcome is what became of a question.
@@ -184,6 +194,9 @@ func (l *link) condition() status.Condition {
 
 // login says how to get credentials.
 func (l *link) login() string {
+	if _, err := exec.LookPath(l.plugin); l.plugin != "" && errors.Is(err, exec.ErrNotFound) {
+		return fmt.Sprintf("%s is not in tunneld's PATH, which may be another than your shell's: write its whole path into the kubeconfig, or start tunneld with a PATH that has it", l.plugin)
+	}
 	return fmt.Sprintf("log in as for kubectl (kubectl --context %s version)", l.context)
 }
 

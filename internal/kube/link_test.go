@@ -4,9 +4,16 @@ import (
 	"crypto/tls"
 	"errors"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/tunneld/tunneld/internal/status"
 )
@@ -94,6 +101,45 @@ func TestLink(t *testing.T) {
 					t.Errorf("cause %q in state %s", c.Cause, c.State)
 				}
 			})
+		})
+	}
+}
+
+// failing is a RoundTripper that fails before the wire.
+type failing string
+
+func (f failing) RoundTrip(*http.Request) (*http.Response, error) { return nil, errors.New(string(f)) }
+
+func TestLinkWithoutCredentials(t *testing.T) {
+	tests := []struct {
+		name, plugin, failure string
+		cause, hint           string
+	}{
+		{"a plugin that is not there", "no-such-plugin", "exec: executable no-such-plugin not found\n\nIt looks like you are trying to use\n",
+			"the credentials of context lab cannot be had: exec: executable no-such-plugin not found",
+			"no-such-plugin is not in tunneld's PATH, which may be another than your shell's: " +
+				"write its whole path into the kubeconfig, or start tunneld with a PATH that has it, then: tunnelctl reload"},
+		{"a plugin that fails", os.Args[0], "exec: executable get-token failed with exit code 1",
+			"the credentials of context lab cannot be had: exec: executable get-token failed with exit code 1",
+			"log in as for kubectl (kubectl --context lab version), then: tunnelctl reload"},
+		{"no plugin", "", "no token", "the credentials of context lab cannot be had: no token",
+			"log in as for kubectl (kubectl --context lab version), then: tunnelctl reload"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			to := access{rest: &rest.Config{}}
+			if tt.plugin != "" {
+				to.rest.ExecProvider = &api.ExecConfig{Command: tt.plugin}
+			}
+			l := newLink(ID{Context: "lab"}, to, func() {})
+			req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/version", nil)
+			if _, err := (outermost{failing(tt.failure), l}).RoundTrip(req); err == nil || strings.Contains(err.Error(), "\n") {
+				t.Errorf("error %q; want one line", err)
+			}
+			want := status.Condition{State: status.NeedsLogin, Cause: tt.cause, Hint: tt.hint}
+			if diff := cmp.Diff(want, l.condition()); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
 		})
 	}
 }
