@@ -43,7 +43,7 @@ func judge(f facts) status.Condition {
 		return status.Condition{
 			State: status.Forbidden,
 			Cause: fmt.Sprintf("the API server refuses it to the user of context %s: %v", w.Context, f.refusal),
-			Hint:  fmt.Sprintf("ask for a Role in namespace %s that allows it (get, list and watch on services, endpointslices and pods; create and get on pods/portforward)", w.Namespace),
+			Hint:  fmt.Sprintf("ask for a Role in namespace %s that allows it (get, list and watch on %s; create and get on pods/portforward)", w.Namespace, readFor(w.Kind)),
 		}
 	case f.cluster.State == status.Offline || f.cluster.State == status.NotFound:
 		return f.cluster
@@ -67,6 +67,17 @@ func judge(f facts) status.Condition {
 		return status.Condition{State: status.Connecting, Cause: "opening a connection to " + w.Ref()}
 	}
 	return status.Condition{State: status.Idle}
+}
+
+// readFor names what is read for a workload of the kind.
+func readFor(kind forward.Kind) string {
+	switch kind {
+	case forward.Service:
+		return "services, endpointslices and pods"
+	case forward.Pod:
+		return "pods"
+	}
+	return string(kind) + "s and pods"
 }
 
 func noEndpoints(v view, w forward.Workload, total int) status.Condition {

@@ -82,3 +82,20 @@ func TestServingPodIsEnough(t *testing.T) {
 		t.Errorf("a terminating pod that serves: %s; want ready", got)
 	}
 }
+
+// The Role to ask for has what is read for the kind, and no more.
+func TestForbiddenHint(t *testing.T) {
+	for kind, resources := range map[forward.Kind]string{
+		forward.Service:     "services, endpointslices and pods",
+		forward.Deployment:  "deployments and pods",
+		forward.StatefulSet: "statefulsets and pods",
+		forward.Pod:         "pods",
+	} {
+		f := good()
+		f.workload.Kind, f.refusal = kind, errors.New("no")
+		want := "ask for a Role in namespace ns that allows it (get, list and watch on " + resources + "; create and get on pods/portforward)"
+		if got := judge(f).Hint; got != want {
+			t.Errorf("%s: hint %q; want %q", kind, got, want)
+		}
+	}
+}
