@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"reflect"
 	"sync"
@@ -157,10 +156,7 @@ func (c *cluster) connect() *forward.Error {
 	if e, ok := errors.AsType[*forward.Error](err); ok || err == nil {
 		return e
 	}
-	return &forward.Error{Kind: forward.ErrUnavailable, Err: err, Condition: status.Condition{
-		State: status.Failed, Cause: fmt.Sprintf("context %s cannot be used: %v", c.id.Context, err),
-		Hint: "kubectl config view --minify --context " + c.id.Context,
-	}}
+	return unusable(c.id, err)
 }
 
 // awaitKubeconfig waits until the kubeconfig says something else than that the

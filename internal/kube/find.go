@@ -70,7 +70,7 @@ func (cs *Clusters) Find(ctx context.Context, q Query) (Found, error) {
 	l := newLink(id, to, func() {})
 	k, err := newClient(to.rest, cs.UserAgent, l)
 	if err != nil {
-		return Found{}, configError(status.Failed, fmt.Sprintf("context %s cannot be used: %v", id.Context, err), "", err)
+		return Found{}, unusable(id, err)
 	}
 	defer k.close()
 
@@ -151,7 +151,7 @@ func (f finder) find(ctx context.Context) (Found, error) {
 	}
 	w := forward.Workload{Kubeconfig: q.Kubeconfig, Context: q.Context, Namespace: namespace, Kind: q.Kind, Name: q.Name}
 	if v.obstacle != "" {
-		return Found{}, configError(status.NotFound, v.obstacle, "", nil)
+		return Found{}, configError(status.NotFound, v.obstacle, instead(w), nil)
 	}
 	if err := checkPorts(w, v, q.Ports); err != nil {
 		return Found{}, err

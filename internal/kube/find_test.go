@@ -3,6 +3,7 @@ package kube_test
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/tunneld/tunneld/internal/demo"
@@ -48,7 +50,8 @@ func TestFind(t *testing.T) {
 	}
 	external := service("task-api", "external")
 	external.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "example.com"}
-	if err := h.Apply(service("billing", "only-there"), service("billing", "twice"), service("shop", "twice"), external); err != nil {
+	ended := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "task-api", Name: "ended"}, Status: corev1.PodStatus{Phase: corev1.PodSucceeded}}
+	if err := h.Apply(service("billing", "only-there"), service("billing", "twice"), service("shop", "twice"), external, ended); err != nil {
 		t.Fatal(err)
 	}
 	tests := []struct {
@@ -81,7 +84,9 @@ func TestFind(t *testing.T) {
 		{name: "a port that is UDP", query: kube.Query{Name: "task-tcp", Ports: []string{"9003"}},
 			cause: "service/task-tcp has no TCP port 9003", hint: "it has 9000 (tcp-echo), 9001 (tcp-source), 9002 (tcp-sink)"},
 		{name: "a pod's port need not be declared", query: kube.Query{Kind: forward.Deployment, Name: "task-api", Ports: []string{"9000"}}, namespace: "task-api"},
-		{name: "ExternalName", query: kube.Query{Name: "external"}, cause: "is of type ExternalName (example.com)"},
+		{name: "ExternalName", query: kube.Query{Name: "external"}, cause: "is of type ExternalName (example.com)",
+			hint: "forward one that has pods and a TCP port instead: kubectl "},
+		{name: "a pod that has ended", query: kube.Query{Kind: forward.Pod, Name: "ended"}, cause: "pod/ended has ended (succeeded)", hint: "describe pod/ended"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -159,6 +164,40 @@ func TestFindWithoutAnAnswer(t *testing.T) {
 			t.Errorf("error %v; want one line, and what is missing as its hint", err)
 		}
 	})
+}
+
+func TestFindInABadContext(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name        string
+		change      func(*clientcmdapi.Config)
+		cause, hint string
+	}{
+		{"a server that is no URL", func(c *clientcmdapi.Config) { c.Clusters["demo"].Server = "https://bad host:x" },
+			"context demo cannot be used: ", "kubectl config view --minify --context demo"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			config := clientcmdapi.NewConfig()
+			config.Clusters["demo"] = &clientcmdapi.Cluster{Server: "https://127.0.0.1:1"}
+			config.AuthInfos["dev"] = &clientcmdapi.AuthInfo{Token: "t"}
+			config.Contexts["demo"] = &clientcmdapi.Context{Cluster: "demo", AuthInfo: "dev"}
+			config.CurrentContext = "demo"
+			tt.change(config)
+			file := filepath.Join(t.TempDir(), "config")
+			if err := clientcmd.WriteToFile(*config, file); err != nil {
+				t.Fatal(err)
+			}
+			_, err := new(kube.Clusters).Find(t.Context(), kube.Query{Kubeconfig: file, Kind: forward.Service, Name: "task-api"})
+			e, ok := errors.AsType[*forward.Error](err)
+			if !ok || !strings.HasPrefix(e.Cause, tt.cause) || e.Hint != tt.hint {
+				t.Errorf("error %v; want %q with hint %q", err, tt.cause, tt.hint)
+				if ok {
+					t.Logf("hint %q", e.Hint)
+				}
+			}
+		})
+	}
 }
 
 // checkUnverified checks that a query that the cluster does not answer is an

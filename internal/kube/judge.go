@@ -56,7 +56,7 @@ func judge(f facts) status.Condition {
 			Hint:  kubectl(w, "get "+string(w.Kind)+"s"),
 		}
 	case f.view.obstacle != "":
-		return status.Condition{State: status.NoEndpoints, Cause: f.view.obstacle}
+		return status.Condition{State: status.NoEndpoints, Cause: f.view.obstacle, Hint: instead(w)}
 	case ready == 0 && serving == 0:
 		return noEndpoints(f.view, w, total)
 	case f.fault != "":
@@ -67,6 +67,14 @@ func judge(f facts) status.Condition {
 		return status.Condition{State: status.Connecting, Cause: "opening a connection to " + w.Ref()}
 	}
 	return status.Condition{State: status.Idle}
+}
+
+// instead says what to do about a workload that can never be carried.
+func instead(w forward.Workload) string {
+	if w.Kind == forward.Service {
+		return "forward one that has pods and a TCP port instead: " + kubectl(w, "get services")
+	}
+	return kubectl(w, "describe "+w.Ref())
 }
 
 // readFor names what is read for a workload of the kind.

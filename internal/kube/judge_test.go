@@ -57,6 +57,9 @@ func TestJudgeEach(t *testing.T) {
 			if got.State != tt.state || !strings.Contains(got.Cause, tt.cause) || (got.Cause == "") != (tt.cause == "") {
 				t.Errorf("%s: %q; want %s: %q", got.State, got.Cause, tt.state, tt.cause)
 			}
+			if got.State == status.NoEndpoints && got.Hint == "" {
+				t.Errorf("%q has no hint", got.Cause)
+			}
 		})
 	}
 }

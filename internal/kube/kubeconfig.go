@@ -110,9 +110,7 @@ func readAccess(id ID) (access, error) {
 	overrides := &clientcmd.ConfigOverrides{CurrentContext: id.Context}
 	config, err := clientcmd.NewNonInteractiveClientConfig(*raw, id.Context, overrides, nil).ClientConfig()
 	if err != nil {
-		return access{}, configError(status.Failed,
-			fmt.Sprintf("context %s cannot be used: %v", id.Context, err),
-			"kubectl config view --minify --context "+id.Context, err)
+		return access{}, unusable(id, err)
 	}
 	return access{rest: config, namespace: cmp.Or(context.Namespace, "default"), said: entriesOf(raw, context)}, nil
 }
@@ -138,7 +136,13 @@ func noSuchContext(raw *api.Config, id ID) error {
 		fmt.Sprintf("there is no context %q in %s", id.Context, where), hint, nil)
 }
 
-func configError(state status.State, cause, hint string, err error) error {
+// unusable is the error for a context with which nothing can be asked.
+func unusable(id ID, err error) *forward.Error {
+	return configError(status.Failed, fmt.Sprintf("context %s cannot be used: %v", id.Context, err),
+		"kubectl config view --minify --context "+id.Context, err)
+}
+
+func configError(state status.State, cause, hint string, err error) *forward.Error {
 	return &forward.Error{
 		Kind:      forward.ErrUnavailable,
 		Condition: status.Condition{State: state, Cause: cause, Hint: hint},
