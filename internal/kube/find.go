@@ -150,6 +150,9 @@ func (f finder) find(ctx context.Context) (Found, error) {
 		return Found{}, err
 	}
 	w := forward.Workload{Kubeconfig: q.Kubeconfig, Context: q.Context, Namespace: namespace, Kind: q.Kind, Name: q.Name}
+	if err := checkProtocols(v, q.Ports); err != nil {
+		return Found{}, err
+	}
 	if v.obstacle != "" {
 		return Found{}, configError(status.NotFound, v.obstacle, instead(w), nil)
 	}
@@ -329,13 +332,37 @@ func (f finder) noNamespace(ctx context.Context, namespace string) error {
 	return configError(status.NotFound, fmt.Sprintf("there is no namespace %s in context %s", namespace, f.query.Context), hint, nil)
 }
 
-// checkPorts verifies that the workload has the ports asked for. A pod's
-// numeric port need not be declared.
-func checkPorts(w forward.Workload, v view, ports []string) error {
+// checkProtocols refuses ports asked for that there are, but not for TCP.
+func checkProtocols(v view, ports []string) error {
+	for _, want := range ports {
+		is := func(name string, number uint16) bool { return name == want || strconv.Itoa(int(number)) == want }
+		if slices.ContainsFunc(v.ports, func(p Port) bool { return is(p.Name, p.Number) }) {
+			continue // DNS has one number for both
+		}
+		for _, p := range v.others {
+			if is(p.name, p.number) {
+				return configError(status.NotFound, fmt.Sprintf("%v; port-forward carries TCP only", p), v.has(), nil)
+			}
+		}
+	}
+	return nil
+}
+
+// has is a hint at the ports that there are.
+func (v view) has() string {
+	if len(v.ports) == 0 {
+		return "it declares no TCP port"
+	}
 	var have []string
 	for _, p := range v.ports {
 		have = append(have, describe(p.Name, p.Number))
 	}
+	return "it has " + strings.Join(have, ", ")
+}
+
+// checkPorts verifies that the workload has the ports asked for. A pod's
+// numeric port need not be declared.
+func checkPorts(w forward.Workload, v view, ports []string) error {
 	for _, want := range ports {
 		n, err := strconv.ParseUint(want, 10, 16)
 		numeric := err == nil
@@ -345,11 +372,7 @@ func checkPorts(w forward.Workload, v view, ports []string) error {
 		if slices.ContainsFunc(v.ports, func(p Port) bool { return p.Name == want }) {
 			continue
 		}
-		hint := "it declares no TCP port"
-		if len(have) > 0 {
-			hint = "it has " + strings.Join(have, ", ")
-		}
-		return configError(status.NotFound, fmt.Sprintf("%s has no TCP port %s", w.Ref(), want), hint, nil)
+		return configError(status.NotFound, fmt.Sprintf("%s has no TCP port %s", w.Ref(), want), v.has(), nil)
 	}
 	if len(ports) == 0 && len(v.ports) == 0 {
 		return configError(status.NotFound, w.Ref()+" declares no TCP port", "say which one it listens on: --port NUMBER", nil)

@@ -50,8 +50,11 @@ func TestFind(t *testing.T) {
 	}
 	external := service("task-api", "external")
 	external.Spec = corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "example.com"}
+	dns, udp := service("task-api", "dns"), service("task-api", "udp")
+	dns.Spec.Ports = []corev1.ServicePort{{Name: "dns", Port: 53, Protocol: corev1.ProtocolUDP}, {Name: "dns-tcp", Port: 53}}
+	udp.Spec.Ports = []corev1.ServicePort{{Port: 53, Protocol: corev1.ProtocolUDP}}
 	ended := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "task-api", Name: "ended"}, Status: corev1.PodStatus{Phase: corev1.PodSucceeded}}
-	if err := h.Apply(service("billing", "only-there"), service("billing", "twice"), service("shop", "twice"), external, ended); err != nil {
+	if err := h.Apply(service("billing", "only-there"), service("billing", "twice"), service("shop", "twice"), external, ended, dns, udp); err != nil {
 		t.Fatal(err)
 	}
 	tests := []struct {
@@ -82,7 +85,11 @@ func TestFind(t *testing.T) {
 		{name: "a port that it has not", query: kube.Query{Name: "task-api", Ports: []string{"9999"}},
 			cause: "service/task-api has no TCP port 9999", hint: "it has 8000 (http)"},
 		{name: "a port that is UDP", query: kube.Query{Name: "task-tcp", Ports: []string{"9003"}},
-			cause: "service/task-tcp has no TCP port 9003", hint: "it has 9000 (tcp-echo), 9001 (tcp-source), 9002 (tcp-sink)"},
+			cause: "port 9003 (udp-echo) is UDP; port-forward carries TCP only", hint: "it has 9000 (tcp-echo), 9001 (tcp-source), 9002 (tcp-sink)"},
+		{name: "a port that is UDP, by its name", query: kube.Query{Name: "task-tcp", Ports: []string{"udp-echo"}}, cause: "port 9003 (udp-echo) is UDP; port-forward carries TCP only"},
+		{name: "a number for both protocols", query: kube.Query{Name: "dns", Ports: []string{"53"}}, namespace: "task-api"},
+		{name: "the name of the other one", query: kube.Query{Name: "dns", Ports: []string{"dns"}}, cause: "port 53 (dns) is UDP; port-forward carries TCP only", hint: "it has 53 (dns-tcp)"},
+		{name: "UDP only", query: kube.Query{Name: "udp", Ports: []string{"53"}}, cause: "port 53 is UDP; port-forward carries TCP only", hint: "it declares no TCP port"},
 		{name: "a pod's port need not be declared", query: kube.Query{Kind: forward.Deployment, Name: "task-api", Ports: []string{"9000"}}, namespace: "task-api"},
 		{name: "ExternalName", query: kube.Query{Name: "external"}, cause: "is of type ExternalName (example.com)",
 			hint: "forward one that has pods and a TCP port instead: kubectl "},

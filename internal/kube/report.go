@@ -61,7 +61,7 @@ func (c *cluster) report(w forward.Workload) Report {
 		f.fault = u.fault(f.view, u.lately(c.timing.InUse))
 		c.mu.Unlock()
 	}
-	r := Report{Condition: judge(f), Seen: f.view.exists && f.view.obstacle == "", Ports: f.view.ports, Notes: f.view.notes}
+	r := Report{Condition: judge(f), Seen: f.view.exists && f.view.obstacle == "", Ports: f.view.ports, Notes: f.view.notes()}
 	r.Ready, _, r.Total = f.view.count()
 	for port, cause := range f.view.nowhere {
 		if r.Nowhere == nil {

@@ -26,14 +26,33 @@ type view struct {
 	// obstacle says why the workload can never be carried; empty if it can.
 	obstacle string
 	ports    []Port
-	// notes name what is left out, and why.
-	notes    []string
+	others   []otherPort // they are left out
 	backends []backend
 	// nowhere are the ports that no pod has, though there are ready ones, and
 	// why.
 	nowhere map[uint16]string
 	// strays are endpoint addresses that belong to no pod.
 	strays []string
+}
+
+// An otherPort is a port of another protocol than TCP.
+type otherPort struct {
+	name     string
+	number   uint16
+	protocol corev1.Protocol
+}
+
+func (p otherPort) String() string {
+	return fmt.Sprintf("port %s is %s", describe(p.name, p.number), p.protocol)
+}
+
+// notes name what is left out, and why.
+func (v view) notes() []string {
+	var notes []string
+	for _, p := range v.others {
+		notes = append(notes, p.String()+": not carried, since port-forward carries TCP only")
+	}
+	return notes
 }
 
 // A backend is a pod of a workload.
@@ -73,7 +92,7 @@ func viewService(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, podAt fu
 	names := make(map[string]uint16) // the Service's TCP ports by name
 	for _, p := range svc.Spec.Ports {
 		if protocol := cmp.Or(p.Protocol, corev1.ProtocolTCP); protocol != corev1.ProtocolTCP {
-			v.notes = append(v.notes, fmt.Sprintf("port %s is %s: not carried, since port-forward carries TCP only", describe(p.Name, uint16(p.Port)), protocol))
+			v.others = append(v.others, otherPort{p.Name, uint16(p.Port), protocol})
 			continue
 		}
 		port := Port{Name: p.Name, Number: uint16(p.Port)}
@@ -83,7 +102,7 @@ func viewService(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, podAt fu
 		v.ports = append(v.ports, port)
 		names[p.Name] = port.Number
 	}
-	if len(v.ports) == 0 && len(v.notes) > 0 {
+	if len(v.ports) == 0 && len(v.others) > 0 {
 		v.obstacle = fmt.Sprintf("service/%s has no TCP port: port-forward carries TCP only", svc.Name)
 	}
 
@@ -191,7 +210,7 @@ func needsPods(eps []*discoveryv1.EndpointSlice) bool {
 // selector, and the pods of its namespace.
 func viewTemplate(selector *metav1.LabelSelector, template corev1.PodSpec, pods []*corev1.Pod) view {
 	v := view{exists: true}
-	v.ports, v.notes = containerPorts(template)
+	v.ports, v.others = containerPorts(template)
 	matches, err := metav1.LabelSelectorAsSelector(selector)
 	if err != nil {
 		v.obstacle = fmt.Sprintf("its selector cannot be read: %v", err)
@@ -208,7 +227,7 @@ func viewTemplate(selector *metav1.LabelSelector, template corev1.PodSpec, pods 
 
 func viewPod(pod *corev1.Pod) view {
 	v := view{exists: true}
-	v.ports, v.notes = containerPorts(pod.Spec)
+	v.ports, v.others = containerPorts(pod.Spec)
 	if finished(pod) {
 		v.obstacle = fmt.Sprintf("pod/%s has ended (%s)", pod.Name, strings.ToLower(string(pod.Status.Phase)))
 		return v
@@ -234,21 +253,21 @@ func backendOfPod(pod *corev1.Pod) backend {
 
 // containerPorts lists the declared TCP ports of all containers, sidecars
 // among them.
-func containerPorts(spec corev1.PodSpec) (ports []Port, notes []string) {
+func containerPorts(spec corev1.PodSpec) (ports []Port, others []otherPort) {
 	seen := make(map[uint16]bool)
 	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
 		for _, p := range c.Ports {
 			n := uint16(p.ContainerPort)
 			switch protocol := cmp.Or(p.Protocol, corev1.ProtocolTCP); {
 			case protocol != corev1.ProtocolTCP:
-				notes = append(notes, fmt.Sprintf("port %s is %s: not carried, since port-forward carries TCP only", describe(p.Name, n), protocol))
+				others = append(others, otherPort{p.Name, n, protocol})
 			case !seen[n]:
 				seen[n] = true
 				ports = append(ports, Port{Name: p.Name, Number: n})
 			}
 		}
 	}
-	return ports, notes
+	return ports, others
 }
 
 // sorted orders backends by name, so that equal clusters look equal.

@@ -104,11 +104,11 @@ func TestViewService(t *testing.T) {
 			strays:   []string{"192.0.2.1", "192.0.2.2"},
 		}},
 		{"UDP is named, not carried", service(corev1.ServicePort{Name: "dns", Port: 53, Protocol: corev1.ProtocolUDP}, http), nil, view{
-			ports: []Port{{Name: "http", Number: 80}},
-			notes: []string{"port 53 (dns) is UDP: not carried, since port-forward carries TCP only"},
+			ports:  []Port{{Name: "http", Number: 80}},
+			others: []otherPort{{"dns", 53, corev1.ProtocolUDP}},
 		}},
 		{"UDP only", service(corev1.ServicePort{Port: 53, Protocol: corev1.ProtocolUDP}), nil, view{
-			notes:    []string{"port 53 is UDP: not carried, since port-forward carries TCP only"},
+			others:   []otherPort{{number: 53, protocol: corev1.ProtocolUDP}},
 			obstacle: "service/app has no TCP port: port-forward carries TCP only",
 		}},
 		{"ExternalName", &corev1.Service{
@@ -130,7 +130,7 @@ func TestViewService(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.want.exists = true
 			got := viewService(tt.svc, tt.eps, podAt)
-			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(view{}, backend{})); diff != "" {
+			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(view{}, backend{}, otherPort{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
@@ -163,14 +163,14 @@ func TestViewTemplate(t *testing.T) {
 	want := view{
 		exists: true,
 		ports:  []Port{{Name: "proxy", Number: 15000}, {Name: "http", Number: 8080}},
-		notes:  []string{"port 53 (dns) is UDP: not carried, since port-forward carries TCP only"},
+		others: []otherPort{{"dns", 53, corev1.ProtocolUDP}},
 		backends: []backend{
 			{pod: "going", uid: "going", serving: true, terminating: true},
 			{pod: "not-ready", uid: "not-ready"},
 			{pod: "ready", uid: "ready", ready: true, serving: true},
 		},
 	}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(view{}, backend{})); diff != "" {
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(view{}, backend{}, otherPort{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
