@@ -180,6 +180,12 @@ func (d *Daemon) query(req localapi.AddRequest) (config.Forward, kube.Query, err
 	if err != nil {
 		return config.Forward{}, kube.Query{}, &localapi.Error{Message: err.Error(), Hint: "tunnelctl help add"}
 	}
+	if ref, port, ok := strings.Cut(req.Target, ":"); ok {
+		return config.Forward{}, kube.Query{}, &localapi.Error{
+			Message: fmt.Sprintf("%q has a port in it, which is a flag of its own", req.Target),
+			Hint:    fmt.Sprintf("tunnelctl add %s --port %s", ref, cmp.Or(port, "PORT")),
+		}
+	}
 	q := kube.Query{
 		Kubeconfig: req.Kubeconfig, Context: req.Context, Namespace: req.Namespace,
 		Kind: kind, Name: name, Ports: slices.Clone(req.Ports),

@@ -164,6 +164,7 @@ func TestAddErrors(t *testing.T) {
 	}{
 		{"no such Service", localapi.AddRequest{Target: "task-apu"}, "there is no service/task-apu", "did you mean task-api"},
 		{"no such context", localapi.AddRequest{Target: "task-api", Context: "dem"}, `there is no context "dem"`, "did you mean demo?"},
+		{"a port in the target", localapi.AddRequest{Target: "svc/task-api:8000"}, `"svc/task-api:8000" has a port in it, which is a flag of its own`, "tunnelctl add svc/task-api --port 8000"},
 		{"no such kind", localapi.AddRequest{Target: "daemonset/x"}, "is not a kind that can be forwarded to", ""},
 		{"a port that it has not", localapi.AddRequest{Target: "task-api", Ports: []string{"1"}}, "service/task-api has no TCP port 1", "it has 8000 (http)"},
 		{"an HTTP port that it has not", localapi.AddRequest{Target: "task-api", HTTP: "web"}, "service/task-api has no TCP port web", "it has 8000 (http)"},
