@@ -117,7 +117,15 @@ func TestReport(t *testing.T) {
 			web, db, tcp := h.workload(forward.Deployment, "task-api"), h.workload(forward.StatefulSet, "task-db"), h.workload(forward.Service, "task-tcp")
 			empty, none := h.workload(forward.Service, "task-empty"), h.workload(forward.Service, "none")
 			pod := h.workload(forward.Pod, h.Pods("task-api", "task-api")[0])
-			h.Use([]forward.Workload{web, db, tcp, empty, none, pod})
+			byHand := h.workload(forward.Service, "by-hand")
+			err := h.Apply(&corev1.Service{
+				ObjectMeta: metav1.ObjectMeta{Namespace: "task-api", Name: "by-hand"},
+				Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.Use([]forward.Workload{web, db, tcp, empty, byHand, none, pod})
 
 			http := []kube.Port{{Name: "http", Number: 8000}}
 			// The pods declare what all Services over them lead to.
@@ -140,6 +148,10 @@ func TestReport(t *testing.T) {
 				{empty, status.NoEndpoints, kube.Report{Condition: status.Condition{
 					State: status.NoEndpoints, Cause: "no pod is selected by service/task-empty in namespace task-api",
 				}, Seen: true, Ports: []kube.Port{{Name: "http", Number: 80}}}},
+				{byHand, status.NoEndpoints, kube.Report{Condition: status.Condition{
+					State: status.NoEndpoints,
+					Cause: "service/by-hand in namespace task-api has no selector, so its EndpointSlices are written by hand, and there are none",
+				}, Seen: true, Ports: []kube.Port{{Number: 80}}}},
 				{none, status.NotFound, kube.Report{Condition: status.Condition{
 					State: status.NotFound, Cause: "there is no service/none in namespace task-api of context demo",
 				}}},

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	discoveryv1 "k8s.io/api/discovery/v1"
+
 	"github.com/tunneld/tunneld/internal/forward"
 	"github.com/tunneld/tunneld/internal/status"
 )
@@ -23,6 +25,8 @@ type facts struct {
 	refusal  error            // a 403 for a list, a watch or an upgrade; or nil
 	complete bool             // all that view is made of has been seen
 	view     view
+	byHand   bool // the Service has no selector
+	slices   int  // how many EndpointSlices the Service has
 
 	fault   string // what the last open or the last upgrade failed with; or ""
 	opening bool   // an open or a probe is under way
@@ -58,7 +62,7 @@ func judge(f facts) status.Condition {
 	case f.view.obstacle != "":
 		return status.Condition{State: status.NoEndpoints, Cause: f.view.obstacle, Hint: instead(w)}
 	case ready == 0 && serving == 0:
-		return noEndpoints(f.view, w, total)
+		return noEndpoints(f, total)
 	case f.fault != "":
 		return status.Condition{State: status.Degraded, Cause: f.fault, Hint: kubectl(w, "get pods")}
 	case f.leases > 0 || f.now.Sub(f.proven) <= proofAge:
@@ -88,14 +92,23 @@ func readFor(kind forward.Kind) string {
 	return string(kind) + "s and pods"
 }
 
-func noEndpoints(v view, w forward.Workload, total int) status.Condition {
+func noEndpoints(f facts, total int) status.Condition {
+	v, w := f.view, f.workload
 	c := status.Condition{State: status.NoEndpoints, Hint: kubectl(w, "get pods")}
 	switch {
 	case len(v.nowhere) > 0:
 		return leadsNowhere(w, v.nowhere[slices.Min(slices.Collect(maps.Keys(v.nowhere)))])
 	case len(v.strays) > 0:
 		c.Cause = fmt.Sprintf("the endpoints of %s are no pods (%s), and port-forward goes to pods only", w.Ref(), strings.Join(v.strays, ", "))
-		c.Hint = kubectl(w, "get endpointslices")
+		c.Hint = endpointSlices(w)
+	case total == 0 && f.byHand:
+		c.Cause = fmt.Sprintf("%s in namespace %s has no selector, so its EndpointSlices are written by hand, and ", w.Ref(), w.Namespace)
+		if f.slices == 0 {
+			c.Cause += "there are none"
+		} else {
+			c.Cause += "no endpoint is in them"
+		}
+		c.Hint = endpointSlices(w)
 	case total == 0 && w.Kind == forward.Service:
 		c.Cause = fmt.Sprintf("no pod is selected by %s in namespace %s", w.Ref(), w.Namespace)
 	case total == 0:
@@ -104,6 +117,10 @@ func noEndpoints(v view, w forward.Workload, total int) status.Condition {
 		c.Cause = fmt.Sprintf("none of the %d pods of %s is ready", total, w.Ref())
 	}
 	return c
+}
+
+func endpointSlices(w forward.Workload) string {
+	return kubectl(w, "get endpointslices -l "+discoveryv1.LabelServiceName+"="+w.Name)
 }
 
 // leadsNowhere is the condition of a port that no pod has.

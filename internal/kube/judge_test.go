@@ -40,6 +40,9 @@ var wrongs = []struct {
 	{"no such Service", status.NotFound, "there is no service/app in namespace ns of context lab", func(f *facts) { f.view.exists = false }},
 	{"ExternalName", status.NoEndpoints, "goes to pods only", func(f *facts) { f.view.obstacle = "it goes to pods only" }},
 	{"no pods", status.NoEndpoints, "no pod is selected by service/app in namespace ns", func(f *facts) { f.view.backends = nil }},
+	{"no EndpointSlices", status.NoEndpoints, "service/app in namespace ns has no selector, so its EndpointSlices are written by hand, and there are none",
+		func(f *facts) { f.view.backends, f.byHand = nil, true }},
+	{"empty EndpointSlices", status.NoEndpoints, "written by hand, and no endpoint is in them", func(f *facts) { f.view.backends, f.byHand, f.slices = nil, true, 1 }},
 	{"no pod ready", status.NoEndpoints, "none of the 1 pods of service/app is ready", func(f *facts) { f.view.backends = []backend{{pod: "a"}} }},
 	{"refused", status.Degraded, "pod a refuses", func(f *facts) { f.fault = "pod a refuses" }},
 	{"proven by a lease", status.Ready, "", func(f *facts) { f.leases, f.proven = 1, time.Time{} }},
@@ -100,5 +103,14 @@ func TestForbiddenHint(t *testing.T) {
 		if got := judge(f).Hint; got != want {
 			t.Errorf("%s: hint %q; want %q", kind, got, want)
 		}
+	}
+}
+
+func TestHintAtEndpointSlices(t *testing.T) {
+	f := good()
+	f.view.backends, f.byHand = nil, true
+	want := "kubectl --context lab -n ns get endpointslices -l kubernetes.io/service-name=app"
+	if got := judge(f).Hint; got != want {
+		t.Errorf("hint %q; want %q", got, want)
 	}
 }

@@ -112,6 +112,16 @@ func (n *namespace) view(w forward.Workload) view {
 	return view{}
 }
 
+// byHand reports whether w is a Service without a selector, and how many
+// EndpointSlices it has.
+func (n *namespace) byHand(w forward.Workload) (bool, int) {
+	if w.Kind != forward.Service {
+		return false, 0
+	}
+	svc, ok := n.services.get(w.Name)
+	return ok && len(svc.Spec.Selector) == 0, len(n.slices.in(w.Name))
+}
+
 // podIPs are a pod's addresses, one for each family.
 func podIPs(p *corev1.Pod) []string {
 	ips := make([]string, len(p.Status.PodIPs))

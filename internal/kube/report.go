@@ -48,6 +48,7 @@ func (c *cluster) report(w forward.Workload) Report {
 			}
 		}
 		f.view = n.view(w)
+		f.byHand, f.slices = n.byHand(w)
 	}
 	for _, b := range f.view.backends {
 		usage := c.pool.Usage(podOf(w, b))
