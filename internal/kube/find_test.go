@@ -182,6 +182,14 @@ func TestFindInABadContext(t *testing.T) {
 	}{
 		{"a server that is no URL", func(c *clientcmdapi.Config) { c.Clusters["demo"].Server = "https://bad host:x" },
 			"context demo cannot be used: ", "kubectl config view --minify --context demo"},
+		{"no such cluster entry", func(c *clientcmdapi.Config) { delete(c.Clusters, "demo") },
+			`context demo refers to the cluster "demo", which is not in `,
+			"see what there is (kubectl config get-clusters), and mend the context (kubectl config get-contexts)"},
+		{"no cluster entry named", func(c *clientcmdapi.Config) { c.Contexts["demo"].Cluster = "" }, "context demo in ",
+			"see what there is (kubectl config get-clusters), and mend the context (kubectl config get-contexts)"},
+		{"no such user entry", func(c *clientcmdapi.Config) { c.Contexts["demo"].AuthInfo = "ops" },
+			`context demo refers to the user "ops", which is not in `,
+			"see what there is (kubectl config get-users), and mend the context (kubectl config get-contexts)"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -27,6 +27,9 @@ type ID struct {
 	Context    string
 }
 
+// files are where it stands.
+func (id ID) files() string { return cmp.Or(id.Kubeconfig, DefaultKubeconfig()) }
+
 // DefaultKubeconfig returns the files that an empty Kubeconfig stands for,
 // joined by the OS's list separator: $KUBECONFIG of this process, else
 // ~/.kube/config.
@@ -107,6 +110,9 @@ func readAccess(id ID) (access, error) {
 	if context == nil {
 		return access{}, noSuchContext(raw, id)
 	}
+	if err := lacksEntry(raw, id, context); err != nil {
+		return access{}, err
+	}
 	overrides := &clientcmd.ConfigOverrides{CurrentContext: id.Context}
 	config, err := clientcmd.NewNonInteractiveClientConfig(*raw, id.Context, overrides, nil).ClientConfig()
 	if err != nil {
@@ -128,12 +134,26 @@ func noSuchContext(raw *api.Config, id ID) error {
 	case len(names) > 0 && len(names) <= 5:
 		hint = "there is " + strings.Join(names, ", ")
 	}
-	where := id.Kubeconfig
-	if where == "" {
-		where = DefaultKubeconfig()
-	}
 	return configError(status.NotFound,
-		fmt.Sprintf("there is no context %q in %s", id.Context, where), hint, nil)
+		fmt.Sprintf("there is no context %q in %s", id.Context, id.files()), hint, nil)
+}
+
+// lacksEntry returns the error for a context that refers to what is not there,
+// which client-go tells as if there were no kubeconfig. No user is none that is
+// missing.
+func lacksEntry(raw *api.Config, id ID, context *api.Context) error {
+	var cause, list string
+	switch {
+	case context.Cluster == "":
+		cause, list = fmt.Sprintf("context %s in %s names no cluster", id.Context, id.files()), "get-clusters"
+	case raw.Clusters[context.Cluster] == nil:
+		cause, list = fmt.Sprintf("context %s refers to the cluster %q, which is not in %s", id.Context, context.Cluster, id.files()), "get-clusters"
+	case context.AuthInfo != "" && raw.AuthInfos[context.AuthInfo] == nil:
+		cause, list = fmt.Sprintf("context %s refers to the user %q, which is not in %s", id.Context, context.AuthInfo, id.files()), "get-users"
+	default:
+		return nil
+	}
+	return configError(status.Failed, cause, fmt.Sprintf("see what there is (kubectl config %s), and mend the context (kubectl config get-contexts)", list), nil)
 }
 
 // unusable is the error for a context with which nothing can be asked.
