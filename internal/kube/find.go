@@ -58,7 +58,7 @@ func (cs *Clusters) Find(ctx context.Context, q Query) (Found, error) {
 		}
 		if raw.CurrentContext == "" {
 			return Found{}, configError(status.NotFound, "the kubeconfig has no current context",
-				"say which: --context NAME (kubectl config get-contexts)", nil)
+				"say which: --context NAME ("+kubectlWith(q.Kubeconfig, "config get-contexts")+")", nil)
 		}
 		q.Context = raw.CurrentContext
 	}
@@ -126,6 +126,11 @@ type finder struct {
 	client *client
 	query  Query
 	home   string // the context's namespace
+}
+
+// kubectl is a command that shows more.
+func (f finder) kubectl(args string) string {
+	return ID{f.query.Kubeconfig, f.query.Context}.kubectl(args)
 }
 
 func (f finder) find(ctx context.Context) (Found, error) {
@@ -301,7 +306,7 @@ func (f finder) similar(all []objectName, home string) string {
 	case len(names) > 0 && len(names) <= 8:
 		return "there is " + strings.Join(names, ", ")
 	}
-	return fmt.Sprintf("kubectl --context %s get %ss --all-namespaces", f.query.Context, f.query.Kind)
+	return f.kubectl("get " + string(f.query.Kind) + "s --all-namespaces")
 }
 
 func mapped(in []string, f func(string) string) []string {
@@ -318,7 +323,7 @@ func (f finder) noNamespace(ctx context.Context, namespace string) error {
 	if !apierrors.IsNotFound(f.client.core.Get().Resource("namespaces").Name(namespace).Do(ctx).Error()) {
 		return nil
 	}
-	hint := fmt.Sprintf("kubectl --context %s get namespaces", f.query.Context)
+	hint := f.kubectl("get namespaces")
 	var all corev1.NamespaceList
 	if f.client.core.Get().Resource("namespaces").Do(ctx).Into(&all) == nil {
 		var names []string

@@ -181,15 +181,15 @@ func TestFindInABadContext(t *testing.T) {
 		cause, hint string
 	}{
 		{"a server that is no URL", func(c *clientcmdapi.Config) { c.Clusters["demo"].Server = "https://bad host:x" },
-			"context demo cannot be used: ", "kubectl config view --minify --context demo"},
+			"context demo cannot be used: ", "kubectl --kubeconfig FILE --context demo config view --minify"},
 		{"no such cluster entry", func(c *clientcmdapi.Config) { delete(c.Clusters, "demo") },
 			`context demo refers to the cluster "demo", which is not in `,
-			"see what there is (kubectl config get-clusters), and mend the context (kubectl config get-contexts)"},
+			"see what there is (kubectl --kubeconfig FILE config get-clusters), and mend the context (kubectl --kubeconfig FILE config get-contexts demo)"},
 		{"no cluster entry named", func(c *clientcmdapi.Config) { c.Contexts["demo"].Cluster = "" }, "context demo in ",
-			"see what there is (kubectl config get-clusters), and mend the context (kubectl config get-contexts)"},
+			"see what there is (kubectl --kubeconfig FILE config get-clusters), and mend the context (kubectl --kubeconfig FILE config get-contexts demo)"},
 		{"no such user entry", func(c *clientcmdapi.Config) { c.Contexts["demo"].AuthInfo = "ops" },
 			`context demo refers to the user "ops", which is not in `,
-			"see what there is (kubectl config get-users), and mend the context (kubectl config get-contexts)"},
+			"see what there is (kubectl --kubeconfig FILE config get-users), and mend the context (kubectl --kubeconfig FILE config get-contexts demo)"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -205,7 +205,7 @@ func TestFindInABadContext(t *testing.T) {
 			}
 			_, err := new(kube.Clusters).Find(t.Context(), kube.Query{Kubeconfig: file, Kind: forward.Service, Name: "task-api"})
 			e, ok := errors.AsType[*forward.Error](err)
-			if !ok || !strings.HasPrefix(e.Cause, tt.cause) || e.Hint != tt.hint {
+			if !ok || !strings.HasPrefix(e.Cause, tt.cause) || e.Hint != strings.ReplaceAll(tt.hint, "FILE", file) {
 				t.Errorf("error %v; want %q with hint %q", err, tt.cause, tt.hint)
 				if ok {
 					t.Logf("hint %q", e.Hint)

@@ -147,9 +147,5 @@ func (v view) count() (ready, serving, total int) {
 
 // kubectl is a command that shows more.
 func kubectl(w forward.Workload, args string) string {
-	file := ""
-	if w.Kubeconfig != "" {
-		file = "--kubeconfig " + w.Kubeconfig + " "
-	}
-	return fmt.Sprintf("kubectl %s--context %s -n %s %s", file, w.Context, w.Namespace, args)
+	return ID{w.Kubeconfig, w.Context}.kubectl("-n " + w.Namespace + " " + args)
 }

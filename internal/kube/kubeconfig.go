@@ -30,6 +30,22 @@ type ID struct {
 // files are where it stands.
 func (id ID) files() string { return cmp.Or(id.Kubeconfig, DefaultKubeconfig()) }
 
+// kubectl is a command for these files and this context.
+func (id ID) kubectl(args string) string {
+	return kubectlWith(id.Kubeconfig, "--context "+id.Context+" "+args)
+}
+
+// kubectlWith is a command for some kubeconfig, which may be the default.
+func kubectlWith(kubeconfig, args string) string {
+	switch {
+	case kubeconfig == "":
+		return "kubectl " + args
+	case len(filepath.SplitList(kubeconfig)) > 1: // --kubeconfig takes one file
+		return "KUBECONFIG=" + kubeconfig + " kubectl " + args
+	}
+	return "kubectl --kubeconfig " + kubeconfig + " " + args
+}
+
 // DefaultKubeconfig returns the files that an empty Kubeconfig stands for,
 // joined by the OS's list separator: $KUBECONFIG of this process, else
 // ~/.kube/config.
@@ -39,10 +55,8 @@ func DefaultKubeconfig() string {
 }
 
 // loadKubeconfig merges the files as kubectl does.
-func loadKubeconfig(list string) (*api.Config, error) {
-	if list == "" {
-		list = DefaultKubeconfig()
-	}
+func loadKubeconfig(kubeconfig string) (*api.Config, error) {
+	list := cmp.Or(kubeconfig, DefaultKubeconfig())
 	files := filepath.SplitList(list)
 	var missing []string
 	for _, file := range files {
@@ -60,12 +74,12 @@ func loadKubeconfig(list string) (*api.Config, error) {
 	if err != nil {
 		return nil, configError(status.Failed,
 			fmt.Sprintf("the kubeconfig %s cannot be read: %v", list, err),
-			"kubectl config view", err)
+			kubectlWith(kubeconfig, "config view"), err)
 	}
 	if len(raw.Contexts) == 0 {
 		return nil, configError(status.Failed,
 			fmt.Sprintf("the kubeconfig %s has no context in it", list),
-			"kubectl config view, or say where another one is: KUBECONFIG=FILE tunnelctl add ...", nil)
+			kubectlWith(kubeconfig, "config view")+", or say where another one is: KUBECONFIG=FILE tunnelctl add ...", nil)
 	}
 	return raw, nil
 }
@@ -127,7 +141,7 @@ func noSuchContext(raw *api.Config, id ID) error {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	hint := "kubectl config get-contexts"
+	hint := kubectlWith(id.Kubeconfig, "config get-contexts")
 	switch near := nearest.To(id.Context, names, 3); {
 	case len(near) > 0:
 		hint = "did you mean " + strings.Join(near, " or ") + "?"
@@ -153,13 +167,15 @@ func lacksEntry(raw *api.Config, id ID, context *api.Context) error {
 	default:
 		return nil
 	}
-	return configError(status.Failed, cause, fmt.Sprintf("see what there is (kubectl config %s), and mend the context (kubectl config get-contexts)", list), nil)
+	hint := fmt.Sprintf("see what there is (%s), and mend the context (%s)",
+		kubectlWith(id.Kubeconfig, "config "+list), kubectlWith(id.Kubeconfig, "config get-contexts "+id.Context))
+	return configError(status.Failed, cause, hint, nil)
 }
 
 // unusable is the error for a context with which nothing can be asked.
 func unusable(id ID, err error) *forward.Error {
 	return configError(status.Failed, fmt.Sprintf("context %s cannot be used: %v", id.Context, err),
-		"kubectl config view --minify --context "+id.Context, err)
+		id.kubectl("config view --minify"), err)
 }
 
 func configError(state status.State, cause, hint string, err error) *forward.Error {

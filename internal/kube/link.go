@@ -27,7 +27,7 @@ var (
 // outcomes of all requests. The zero value has asked nothing yet.
 type link struct {
 	host    string // for messages
-	context string // for hints
+	id      ID     // for hints
 	plugin  string // the command that gets the credentials, or ""
 	changed func()
 	waiting func() // a question was put, and all others have been answered
@@ -41,7 +41,7 @@ type link struct {
 }
 
 func newLink(id ID, to access, changed func()) *link {
-	l := &link{host: to.rest.Host, context: id.Context, changed: changed}
+	l := &link{host: to.rest.Host, id: id, changed: changed}
 	if p := to.rest.ExecProvider; p != nil {
 		l.plugin = p.Command
 	}
@@ -168,14 +168,14 @@ func (l *link) condition() status.Condition {
 	c := status.Condition{State: l.stateLocked()}
 	switch c.State {
 	case status.NeedsLogin:
-		c.Cause = fmt.Sprintf("the API server at %s does not accept the credentials of context %s: %v", l.host, l.context, l.denied)
+		c.Cause = fmt.Sprintf("the API server at %s does not accept the credentials of context %s: %v", l.host, l.id.Context, l.denied)
 		if l.denied != errUnauthorized {
-			c.Cause = fmt.Sprintf("the credentials of context %s cannot be had: %v", l.context, l.denied)
+			c.Cause = fmt.Sprintf("the credentials of context %s cannot be had: %v", l.id.Context, l.denied)
 		}
 		c.Hint = l.login() + ", then: tunnelctl reload"
 	case status.Failed:
-		c.Cause = fmt.Sprintf("the certificate of the API server at %s is not the one that context %s expects: %v", l.host, l.context, l.failure)
-		c.Hint = "kubectl config view --minify --context " + l.context
+		c.Cause = fmt.Sprintf("the certificate of the API server at %s is not the one that context %s expects: %v", l.host, l.id.Context, l.failure)
+		c.Hint = l.id.kubectl("config view --minify")
 	case status.Offline:
 		switch {
 		case l.failure != nil && l.failure != errSilent:
@@ -185,7 +185,7 @@ func (l *link) condition() status.Condition {
 		default:
 			c.Cause = fmt.Sprintf("the API server at %s has not answered since %s", l.host, l.answered.Format(time.TimeOnly))
 		}
-		c.Hint = fmt.Sprintf("check the network or the VPN (kubectl --context %s version); it is tried again by itself", l.context)
+		c.Hint = fmt.Sprintf("check the network or the VPN (%s); it is tried again by itself", l.id.kubectl("version"))
 	case status.Connecting:
 		c.Cause = fmt.Sprintf("waiting for the first answer of the API server at %s", l.host)
 	}
@@ -197,7 +197,7 @@ func (l *link) login() string {
 	if _, err := exec.LookPath(l.plugin); l.plugin != "" && errors.Is(err, exec.ErrNotFound) {
 		return fmt.Sprintf("%s is not in tunneld's PATH, which may be another than your shell's: write its whole path into the kubeconfig, or start tunneld with a PATH that has it", l.plugin)
 	}
-	return fmt.Sprintf("log in as for kubectl (kubectl --context %s version)", l.context)
+	return fmt.Sprintf("log in as for kubectl (%s)", l.id.kubectl("version"))
 }
 
 // asking returns for how long some question has had no answer; 0 if all have.

@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd/api"
 
+	"github.com/tunneld/tunneld/internal/forward"
 	"github.com/tunneld/tunneld/internal/status"
 )
 
@@ -141,5 +142,32 @@ func TestLinkWithoutCredentials(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A command in a hint asks the cluster that the hint is about.
+func TestKubectlCommands(t *testing.T) {
+	two := "/a" + string(os.PathListSeparator) + "/b"
+	for kubeconfig, command := range map[string]string{
+		"":   "kubectl --context lab ",
+		"/a": "kubectl --kubeconfig /a --context lab ",
+		two:  "KUBECONFIG=" + two + " kubectl --context lab ",
+	} {
+		id := ID{Kubeconfig: kubeconfig, Context: "lab"}
+		l := newLink(id, access{rest: &rest.Config{}}, func() {})
+		w := forward.Workload{Kubeconfig: kubeconfig, Context: "lab", Namespace: "ns"}
+		hints := map[string]string{"version": l.login()}
+		hints["config view --minify"] = unusable(id, errors.New("no")).Hint
+		hints["get namespaces"] = finder{query: Query{Kubeconfig: kubeconfig, Context: "lab"}}.kubectl("get namespaces")
+		hints["-n ns get pods"] = kubectl(w, "get pods")
+		for args, hint := range hints {
+			if !strings.Contains(hint, command+args) {
+				t.Errorf("hint %q; want %q in it", hint, command+args)
+			}
+		}
+		l.ask()(outcome{failure: errors.New("refused")})
+		if hint := l.condition().Hint; !strings.Contains(hint, command+"version") {
+			t.Errorf("hint %q; want %q in it", hint, command+"version")
+		}
 	}
 }
