@@ -38,6 +38,7 @@ type planned struct {
 	hostnames []string
 	// wildcard is the one of them below which every name leads here too.
 	wildcard string
+	notes    []string // say which names lead elsewhere
 	ports    []plannedPort
 	// http is the port that the gateway leads to; 0: none, or not known yet.
 	http uint16
@@ -75,7 +76,7 @@ func makePlan(cfg *config.Config, known map[string]statedir.Forward, seen map[fo
 	addrs := assign(names, cfg.Addresses, had)
 
 	p := &plan{remember: make(map[string]statedir.Forward)}
-	claimed := make(map[string]bool)
+	claimed := make(map[string]string) // which forward has the name
 	for _, f := range cfg.Forwards {
 		one := &planned{name: f.Name, workload: f.Workload, address: addrs[f.Name]}
 		p.forwards = append(p.forwards, one)
@@ -91,10 +92,12 @@ func makePlan(cfg *config.Config, known map[string]statedir.Forward, seen map[fo
 			p.workloads = append(p.workloads, f.Workload)
 		}
 		for _, host := range hostnames(cfg.Domain, f) {
-			if !claimed[host] {
-				claimed[host] = true
-				one.hostnames = append(one.hostnames, host)
+			if first, taken := claimed[host]; taken {
+				one.notes = append(one.notes, fmt.Sprintf("%s belongs to the forward %s, which comes first in the configuration", host, first))
+				continue
 			}
+			claimed[host] = f.Name
+			one.hostnames = append(one.hostnames, host)
 		}
 		if name := f.Name + "." + cfg.Domain; slices.Contains(one.hostnames, name) {
 			one.wildcard = name

@@ -167,6 +167,15 @@ func TestPlanNames(t *testing.T) {
 		t.Errorf("hostnames (-want +got):\n%s", diff)
 	}
 
+	wantNotes := []string{"app.ns.svc.cluster.local belongs to the forward a, which comes first in the configuration"}
+	for name, want := range map[string][]string{"a": nil, "b": wantNotes} {
+		i := slices.IndexFunc(p.forwards, func(f *planned) bool { return f.name == name })
+		got := p.forwards[i].report(bindings{}, kube.Report{}, forward.Counts{}).Notes
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("notes of forward %s (-want +got):\n%s", name, diff)
+		}
+	}
+
 	names := p.names(func(f *planned) bool { return f.name != "b" })
 	var listed []string
 	for _, n := range names {

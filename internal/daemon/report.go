@@ -70,9 +70,10 @@ func (f *planned) report(b bindings, cluster kube.Report, counts forward.Counts)
 		Connections: status.Connections{Active: counts.Active, Total: counts.Total, Failed: counts.Failed},
 		Bytes:       status.Bytes{In: counts.In, Out: counts.Out},
 		LastError:   counts.LastError,
+		Notes:       slices.Clone(f.notes),
 	}
 	if !f.some {
-		s.Notes = slices.Clone(cluster.Notes)
+		s.Notes = slices.Concat(cluster.Notes, f.notes)
 	}
 	if f.address.IsValid() {
 		s.Address = f.address.String()
