@@ -131,10 +131,28 @@ func (p *proxy) roundTrip(r *http.Request) (*http.Response, error) {
 			return resp, nil
 		}
 		if !errors.Is(err, forward.ErrNotDelivered) || !body.again() {
-			return nil, err
+			return nil, blame(e, err)
 		}
 		x.pod = ""
 	}
+}
+
+// blame says whose failure it is that there was no response: what crosses the
+// line from below says so itself.
+func blame(e forward.Endpoint, err error) error {
+	if _, ok := errors.AsType[*forward.Error](err); ok {
+		return err
+	}
+	cause := fmt.Sprintf("what came from pod %s is no HTTP response: %v", e.Pod, err)
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, net.ErrClosed): // it is ours
+		return err
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		cause = fmt.Sprintf("pod %s ended the connection before it had answered", e.Pod)
+	}
+	return &forward.Error{Kind: forward.ErrInterrupted, Err: err, Condition: status.Condition{
+		State: status.Degraded, Cause: cause, Hint: e.Target.Kubectl("logs " + e.Pod),
+	}}
 }
 
 // A body is what a request sends, for one attempt after the other.

@@ -58,7 +58,7 @@ func (cs *Clusters) Find(ctx context.Context, q Query) (Found, error) {
 		}
 		if raw.CurrentContext == "" {
 			return Found{}, configError(status.NotFound, "the kubeconfig has no current context",
-				"say which: --context NAME ("+kubectlWith(q.Kubeconfig, "config get-contexts")+")", nil)
+				"say which: --context NAME ("+forward.Kubectl(q.Kubeconfig, "config get-contexts")+")", nil)
 		}
 		q.Context = raw.CurrentContext
 	}

@@ -57,14 +57,14 @@ func judge(f facts) status.Condition {
 		return status.Condition{
 			State: status.NotFound,
 			Cause: fmt.Sprintf("there is no %s in namespace %s of context %s", w.Ref(), w.Namespace, w.Context),
-			Hint:  kubectl(w, "get "+string(w.Kind)+"s"),
+			Hint:  w.Kubectl("get " + string(w.Kind) + "s"),
 		}
 	case f.view.obstacle != "":
 		return status.Condition{State: status.NoEndpoints, Cause: f.view.obstacle, Hint: instead(w)}
 	case ready == 0 && serving == 0:
 		return noEndpoints(f, total)
 	case f.fault != "":
-		return status.Condition{State: status.Degraded, Cause: f.fault, Hint: kubectl(w, "get pods")}
+		return status.Condition{State: status.Degraded, Cause: f.fault, Hint: w.Kubectl("get pods")}
 	case f.leases > 0 || f.now.Sub(f.proven) <= proofAge:
 		return status.Condition{State: status.Ready}
 	case f.opening:
@@ -76,9 +76,9 @@ func judge(f facts) status.Condition {
 // instead says what to do about a workload that can never be carried.
 func instead(w forward.Workload) string {
 	if w.Kind == forward.Service {
-		return "forward one that has pods and a TCP port instead: " + kubectl(w, "get services")
+		return "forward one that has pods and a TCP port instead: " + w.Kubectl("get services")
 	}
-	return kubectl(w, "describe "+w.Ref())
+	return w.Kubectl("describe " + w.Ref())
 }
 
 // readFor names what is read for a workload of the kind.
@@ -94,7 +94,7 @@ func readFor(kind forward.Kind) string {
 
 func noEndpoints(f facts, total int) status.Condition {
 	v, w := f.view, f.workload
-	c := status.Condition{State: status.NoEndpoints, Hint: kubectl(w, "get pods")}
+	c := status.Condition{State: status.NoEndpoints, Hint: w.Kubectl("get pods")}
 	switch {
 	case len(v.nowhere) > 0:
 		return leadsNowhere(w, v.nowhere[slices.Min(slices.Collect(maps.Keys(v.nowhere)))])
@@ -120,12 +120,12 @@ func noEndpoints(f facts, total int) status.Condition {
 }
 
 func endpointSlices(w forward.Workload) string {
-	return kubectl(w, "get endpointslices -l "+discoveryv1.LabelServiceName+"="+w.Name)
+	return w.Kubectl("get endpointslices -l " + discoveryv1.LabelServiceName + "=" + w.Name)
 }
 
 // leadsNowhere is the condition of a port that no pod has.
 func leadsNowhere(w forward.Workload, cause string) status.Condition {
-	return status.Condition{State: status.NoEndpoints, Cause: cause, Hint: kubectl(w, "describe "+w.Ref())}
+	return status.Condition{State: status.NoEndpoints, Cause: cause, Hint: w.Kubectl("describe " + w.Ref())}
 }
 
 // count returns how many pods are ready, how many serve though they are
@@ -143,9 +143,4 @@ func (v view) count() (ready, serving, total int) {
 		}
 	}
 	return ready, serving, total
-}
-
-// kubectl is a command that shows more.
-func kubectl(w forward.Workload, args string) string {
-	return ID{w.Kubeconfig, w.Context}.kubectl("-n " + w.Namespace + " " + args)
 }

@@ -32,18 +32,7 @@ func (id ID) files() string { return cmp.Or(id.Kubeconfig, DefaultKubeconfig()) 
 
 // kubectl is a command for these files and this context.
 func (id ID) kubectl(args string) string {
-	return kubectlWith(id.Kubeconfig, "--context "+id.Context+" "+args)
-}
-
-// kubectlWith is a command for some kubeconfig, which may be the default.
-func kubectlWith(kubeconfig, args string) string {
-	switch {
-	case kubeconfig == "":
-		return "kubectl " + args
-	case len(filepath.SplitList(kubeconfig)) > 1: // --kubeconfig takes one file
-		return "KUBECONFIG=" + kubeconfig + " kubectl " + args
-	}
-	return "kubectl --kubeconfig " + kubeconfig + " " + args
+	return forward.Kubectl(id.Kubeconfig, "--context "+id.Context+" "+args)
 }
 
 // DefaultKubeconfig returns the files that an empty Kubeconfig stands for,
@@ -74,12 +63,12 @@ func loadKubeconfig(kubeconfig string) (*api.Config, error) {
 	if err != nil {
 		return nil, configError(status.Failed,
 			fmt.Sprintf("the kubeconfig %s cannot be read: %v", list, err),
-			kubectlWith(kubeconfig, "config view"), err)
+			forward.Kubectl(kubeconfig, "config view"), err)
 	}
 	if len(raw.Contexts) == 0 {
 		return nil, configError(status.Failed,
 			fmt.Sprintf("the kubeconfig %s has no context in it", list),
-			kubectlWith(kubeconfig, "config view")+", or say where another one is: KUBECONFIG=FILE tunnelctl add ...", nil)
+			forward.Kubectl(kubeconfig, "config view")+", or say where another one is: KUBECONFIG=FILE tunnelctl add ...", nil)
 	}
 	return raw, nil
 }
@@ -141,7 +130,7 @@ func noSuchContext(raw *api.Config, id ID) error {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	hint := kubectlWith(id.Kubeconfig, "config get-contexts")
+	hint := forward.Kubectl(id.Kubeconfig, "config get-contexts")
 	switch near := nearest.To(id.Context, names, 3); {
 	case len(near) > 0:
 		hint = "did you mean " + strings.Join(near, " or ") + "?"
@@ -168,7 +157,7 @@ func lacksEntry(raw *api.Config, id ID, context *api.Context) error {
 		return nil
 	}
 	hint := fmt.Sprintf("see what there is (%s), and mend the context (%s)",
-		kubectlWith(id.Kubeconfig, "config "+list), kubectlWith(id.Kubeconfig, "config get-contexts "+id.Context))
+		forward.Kubectl(id.Kubeconfig, "config "+list), forward.Kubectl(id.Kubeconfig, "config get-contexts "+id.Context))
 	return configError(status.Failed, cause, hint, nil)
 }
 

@@ -159,7 +159,7 @@ func TestKubectlCommands(t *testing.T) {
 		hints := map[string]string{"version": l.login()}
 		hints["config view --minify"] = unusable(id, errors.New("no")).Hint
 		hints["get namespaces"] = finder{query: Query{Kubeconfig: kubeconfig, Context: "lab"}}.kubectl("get namespaces")
-		hints["-n ns get pods"] = kubectl(w, "get pods")
+		hints["-n ns get pods"] = w.Kubectl("get pods")
 		for args, hint := range hints {
 			if !strings.Contains(hint, command+args) {
 				t.Errorf("hint %q; want %q in it", hint, command+args)

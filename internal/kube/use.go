@@ -206,7 +206,7 @@ func (c *cluster) dial(ctx context.Context, e forward.Endpoint) (forward.Conn, e
 		return nil, &forward.Error{Kind: forward.ErrUnavailable, Condition: cond, Err: err}
 	}
 	return nil, &forward.Error{Kind: forward.ErrNotDelivered, Err: err, Condition: status.Condition{
-		State: status.Degraded, Cause: fmt.Sprintf("pod %s cannot be reached: %v", e.Pod, err), Hint: kubectl(w, "get pods"),
+		State: status.Degraded, Cause: fmt.Sprintf("pod %s cannot be reached: %v", e.Pod, err), Hint: w.Kubectl("get pods"),
 	}}
 }
 
@@ -405,7 +405,7 @@ func (c *conn) explain(err error) error {
 			kind = forward.ErrNotDelivered
 		}
 		return &forward.Error{Kind: kind, Err: err, Condition: status.Condition{
-			State: status.Degraded, Cause: fmt.Sprintf("pod %s is gone", e.Pod), Hint: kubectl(e.Target.Workload, "get pods"),
+			State: status.Degraded, Cause: fmt.Sprintf("pod %s is gone", e.Pod), Hint: e.Target.Kubectl("get pods"),
 		}}
 	case refused:
 		kind = forward.ErrRefused
@@ -420,6 +420,6 @@ func (c *conn) explain(err error) error {
 		c.cluster.notify()
 	}
 	return &forward.Error{Kind: kind, Err: err, Condition: status.Condition{
-		State: status.Degraded, Cause: f.cause, Hint: kubectl(e.Target.Workload, "describe pod "+e.Pod),
+		State: status.Degraded, Cause: f.cause, Hint: e.Target.Kubectl("describe pod " + e.Pod),
 	}}
 }
