@@ -83,7 +83,7 @@ func (c *cluster) condition() status.Condition {
 	cond := c.link.condition()
 	if cond.State == status.Ready {
 		if err := c.refusedEverywhere(); err != nil {
-			return status.Condition{State: status.Forbidden, Cause: err.Error()}
+			return status.Condition{State: status.Forbidden, Cause: err.Error(), Hint: "ask for a Role that allows it"}
 		}
 	}
 	return cond
