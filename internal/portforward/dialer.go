@@ -134,18 +134,20 @@ func (d *Dialer) dialWebSocket(ctx context.Context, target string) (net.Conn, er
 		return nil, err
 	}
 	// The websocket library heeds a context's deadline, but not that it is
-	// cancelled, once it is connected.
-	stop := func() bool { return true }
+	// cancelled, once it is connected. It may connect when wrap has given up.
+	var watch atomic.Pointer[func() bool]
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
-		stop = context.AfterFunc(ctx, func() { info.Conn.Close() })
+		stop := context.AfterFunc(ctx, func() { info.Conn.Close() })
+		watch.Store(&stop)
 	}})
 	req, err := http.NewRequestWithContext(traced, http.MethodGet, target, nil)
 	if err != nil {
 		return nil, err
 	}
 	conn, err := websocket.Negotiate(d.wrap(rt), holder, req, pfconst.WebsocketsSPDYTunnelingPortForwardV1)
+	stop := watch.Load()
 	switch {
-	case !stop(): // closed under our hands
+	case stop != nil && !(*stop)(): // closed under our hands
 		if err == nil {
 			conn.Close()
 		}
