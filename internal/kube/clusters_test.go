@@ -231,23 +231,36 @@ func TestBalances(t *testing.T) {
 			}
 			return got
 		}
-		open(6)
+		open(12)
 		for _, c := range kept[pods[0]] {
 			c.SetIdle(true)
 			c.SetIdle(true)
 		}
 		all := slices.Concat(kept[pods[0]], kept[pods[1]])
-		if diff := cmp.Diff(map[string]int{pods[0]: 3}, open(3)); diff != "" {
-			t.Errorf("with 3 idle and 3 busy (-want +got):\n%s", diff)
+		if diff := cmp.Diff(map[string]int{pods[0]: 4}, open(4)); diff != "" {
+			t.Errorf("with 6 idle and 6 busy (-want +got):\n%s", diff)
 		}
 		for i, c := range all {
 			c.Close()
-			if i >= 3 {
+			if i >= 6 {
 				c.SetIdle(true) // too late
 			}
 		}
-		if diff := cmp.Diff(map[string]int{pods[0]: 1, pods[1]: 4}, open(5)); diff != "" {
-			t.Errorf("with 3 busy and none (-want +got):\n%s", diff)
+		if got := open(8); got[pods[0]] < 1 || got[pods[0]] > 3 {
+			t.Errorf("8 more, with 4 busy and none, went to %v; want about the same number on both", got)
+		}
+	})
+	t.Run("past one that stays open", func(t *testing.T) {
+		_, stays := h.open(t, target)
+		echo(t, stays)
+		got := make(map[string]int)
+		for range 10 {
+			e, c := h.open(t, target)
+			got[e.Pod]++
+			c.Close()
+		}
+		if len(got) != 2 {
+			t.Errorf("ten connections one after the other went to %v; want both pods", got)
 		}
 	})
 	t.Run("one after the other", func(t *testing.T) {

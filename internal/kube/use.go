@@ -1,11 +1,13 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync/atomic"
@@ -92,10 +94,12 @@ func (c *cluster) pick(t forward.Target) (e forward.Endpoint, again time.Time, o
 	return forward.Endpoint{Target: t, Pod: b.pod, UID: b.uid, Port: port}, again, true
 }
 
-// choose chooses a pod: a ready one before one that only serves, the one with
-// the fewest leases that are not idle, then the one whose turn is longest ago. Pods whose last
-// open failed are left out for a while; if there are no others, again says when
-// to ask again.
+// choose chooses a pod: a ready one before one that only serves; of those, one
+// that has about the fewest leases, not counting idle ones; of those, the one
+// whose turn is longest ago. One lease more does not count: else one connection
+// that stays open would keep all that come one after the other away from its
+// pod. Pods whose last open failed are left out for a while; if there are no
+// others, again says when to ask again.
 func (c *cluster) choose(w forward.Workload, backends []backend) (best backend, again time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -104,7 +108,7 @@ func (c *cluster) choose(w forward.Workload, backends []backend) (best backend, 
 		return best, again, false
 	}
 	now := time.Now()
-	var bestLeases int
+	var able []backend
 	for _, b := range backends {
 		if !b.carries() || !b.ready && !b.serving {
 			continue
@@ -115,21 +119,26 @@ func (c *cluster) choose(w forward.Workload, backends []backend) (best backend, 
 			}
 			continue
 		}
+		able = append(able, b)
+	}
+	if slices.ContainsFunc(able, func(b backend) bool { return b.ready }) {
+		able = slices.DeleteFunc(able, func(b backend) bool { return !b.ready })
+	}
+	if len(able) == 0 {
+		return best, again, false
+	}
+	leases := make(map[string]int, len(able))
+	fewest := math.MaxInt
+	for _, b := range able {
 		pod := podOf(w, b)
-		leases := c.pool.Usage(pod).Leases - c.idle[pod]
-		better := !ok ||
-			b.ready && !best.ready ||
-			b.ready == best.ready && (leases < bestLeases ||
-				leases == bestLeases && u.turns[b.key()] < u.turns[best.key()])
-		if better {
-			best, bestLeases, ok = b, leases, true
-		}
+		leases[b.key()] = c.pool.Usage(pod).Leases - c.idle[pod]
+		fewest = min(fewest, leases[b.key()])
 	}
-	if ok {
-		c.turn++
-		u.turns[best.key()] = c.turn
-	}
-	return best, again, ok
+	able = slices.DeleteFunc(able, func(b backend) bool { return leases[b.key()] > fewest+1 })
+	best = slices.MinFunc(able, func(a, b backend) int { return cmp.Compare(u.turns[a.key()], u.turns[b.key()]) })
+	c.turn++
+	u.turns[best.key()] = c.turn
+	return best, again, true
 }
 
 func podOf(w forward.Workload, b backend) portforward.Pod {
