@@ -20,6 +20,9 @@ var (
 	// ErrUnavailable: there was nothing to carry the connection to, and the
 	// hold ran out or waiting would not help.
 	ErrUnavailable = errors.New("unavailable")
+	// ErrPortUnknown: a Pick was for port 0, as that of a workload whose ports
+	// nobody knew, and by now they are known. It is ErrUnavailable, too.
+	ErrPortUnknown = errors.New("the port was not known")
 )
 
 // An Error says which of the kinds above it is, and what a person needs to

@@ -62,7 +62,7 @@ type Gateway struct {
 	Meters *forward.Meters // nil: nothing is counted
 	Log    *slog.Logger    // nil: none
 
-	table    atomic.Pointer[Table]
+	table    atomic.Pointer[inForce]
 	building sync.Once
 	proxy    *proxy // see build
 
@@ -96,8 +96,25 @@ func (g *Gateway) build() {
 	g.building.Do(func() { g.proxy = newProxy(g.Backends, g.log()) })
 }
 
+// An inForce is a table, and when it is that no more.
+type inForce struct {
+	*Table
+	replaced chan struct{} // closed then
+}
+
 // SetTable puts a table in force for all requests that follow.
-func (g *Gateway) SetTable(t *Table) { g.table.Store(t) }
+func (g *Gateway) SetTable(t *Table) {
+	if old := g.table.Swap(&inForce{t, make(chan struct{})}); old != nil {
+		close(old.replaced)
+	}
+}
+
+func (g *Gateway) current() *inForce {
+	if t := g.table.Load(); t != nil {
+		return t
+	}
+	return new(inForce)
+}
 
 // Apply ends the listeners that are not in want, with their connections,
 // leaves equal ones alone, starts the others, and tries again those that could
@@ -164,7 +181,7 @@ func (g *Gateway) start(l Listener) *server {
 	ln = &countingListener{Listener: ln, meter: g.Meters.Of(l.Forward), shared: l.Forward == ""}
 	if l.TLS {
 		at := s.addr.Addr()
-		serves := func(name string) bool { return g.table.Load().Serves(at, name) }
+		serves := func(name string) bool { return g.current().Serves(at, name) }
 		ln = tls.NewListener(ln, g.CA.ServerConfig(serves, at, "h2", "http/1.1"))
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -252,7 +269,10 @@ func (g *Gateway) log() *slog.Logger {
 
 // An exchange is a request on its way through the proxy.
 type exchange struct {
-	row    *Row
+	row *Row
+	// anew waits for another table, and finds the request's row in that. It
+	// reports whether there is one.
+	anew   func(context.Context) bool
 	meter  *forward.Meter
 	client *clientConn
 	pod    string // who answered
@@ -306,7 +326,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 	at := localAddr(r)
 	host := hostname(r.Host)
-	row, known := g.table.Load().Find(at, host, r)
+	table := g.current()
+	row, known := table.Find(at, host, r)
 	switch {
 	case !known:
 		misdirected(w, r, host)
@@ -320,6 +341,19 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 	}
 	x.row, x.meter, x.client = row, g.Meters.Of(row.Forward), clientOf(r)
 	x.client.attribute(x.meter)
+	x.anew = func(ctx context.Context) bool {
+		select {
+		case <-table.replaced:
+		case <-ctx.Done():
+			return false
+		}
+		table = g.current()
+		row, _ := table.Find(at, host, r)
+		if row != nil {
+			x.row = row
+		}
+		return row != nil
+	}
 	g.proxy.reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
 }
 

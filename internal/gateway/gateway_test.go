@@ -345,8 +345,6 @@ func TestPicksAgainWithTheBody(t *testing.T) {
 	}
 }
 
-// The connections to a pod that retires are closed, the one with a request in
-// flight after its answer.
 // A connection that is kept for the next request is said to be idle, so that
 // it does not count when pods are balanced.
 func TestKeptConnectionsAreIdle(t *testing.T) {
@@ -366,9 +364,13 @@ func TestKeptConnectionsAreIdle(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			if resp, err := c.Get("http://app.local/"); err == nil {
-				resp.Body.Close()
+			resp, err := c.Get("http://app.local/")
+			if err != nil {
+				t.Error(err)
+				close(entered)
+				return
 			}
+			resp.Body.Close()
 		}()
 		<-entered
 		if open, idle := idle(); open != 1 || idle != 0 {
@@ -380,6 +382,8 @@ func TestKeptConnectionsAreIdle(t *testing.T) {
 	}
 }
 
+// The connections to a pod that retires are closed, the one with a request in
+// flight after its answer.
 func TestRetiringPodIsDrained(t *testing.T) {
 	p := new(pods)
 	release := make(chan struct{})

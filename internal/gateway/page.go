@@ -50,6 +50,10 @@ func unavailable(w http.ResponseWriter, r *http.Request, err error) {
 		panic(http.ErrAbortHandler)
 	}
 	x := r.Context().Value(exchangeKey{}).(*exchange)
+	if bad, ok := errors.AsType[badRequest](err); ok {
+		page{Status: http.StatusBadRequest, Forward: x.row.Forward, Cause: bad.Error()}.write(w, r)
+		return
+	}
 	x.fail(err)
 	p := page{Status: http.StatusBadGateway, Forward: x.row.Forward, State: status.Degraded, Cause: err.Error()}
 	var e *forward.Error

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"io"
 	"net"
@@ -9,9 +10,12 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tunneld/tunneld/internal/forward"
+	"github.com/tunneld/tunneld/internal/gateway"
 	"github.com/tunneld/tunneld/internal/status"
 )
 
@@ -47,6 +51,62 @@ func TestMisdirected(t *testing.T) {
 				t.Errorf("the page (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// A request whose body is broken is not the pod's fault.
+func TestBrokenRequest(t *testing.T) {
+	p := new(pods)
+	p.add(t, "pod-1", func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
+	h := newHarness(t, p)
+	c, err := net.Dial("tcp", h.http.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "POST / HTTP/1.1\r\nHost: app.local\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\nzz\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	if resp.StatusCode != http.StatusBadRequest || strings.Contains(string(body), "pod-1") || !strings.Contains(string(body), "the request cannot be read: ") {
+		t.Errorf("%s; want 400, and that the request is at fault:\n%s", resp.Status, body)
+	}
+	if n := h.Meters.Of("app").Counts().Failed; n != 0 {
+		t.Errorf("%d failures are the forward's", n)
+	}
+}
+
+// A request that came before the forward's ports were known goes to the one
+// that is known then.
+func TestWaitsForThePort(t *testing.T) {
+	picked := make(chan struct{}, 1)
+	p := &pods{pick: func(_ context.Context, to forward.Target) error {
+		if to.Port != 0 {
+			return nil
+		}
+		picked <- struct{}{}
+		return &forward.Error{Kind: forward.ErrUnavailable, Err: forward.ErrPortUnknown}
+	}}
+	p.add(t, "pod-1", func(http.ResponseWriter, *http.Request) {})
+	h := newHarness(t, p)
+	table := func(port uint16) {
+		h.SetTable(gateway.NewTable([]*gateway.Row{{
+			Forward: "app", Hosts: []string{"app.local"}, Scope: h.http.Addr(), Hold: time.Minute,
+			Backends: []gateway.Backend{{Target: forward.Target{Port: port}}},
+		}}))
+	}
+	table(0)
+	go func() {
+		<-picked
+		table(0) // nothing new
+		<-picked
+		table(80)
+	}()
+	if resp, body := get(t, h.client(t), "http://app.local/"); resp.StatusCode != http.StatusOK {
+		t.Errorf("%s: %s", resp.Status, body)
 	}
 }
 

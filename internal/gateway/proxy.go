@@ -99,23 +99,23 @@ func modify(r *http.Response) error {
 // was delivered.
 func (p *proxy) roundTrip(r *http.Request) (*http.Response, error) {
 	x := r.Context().Value(exchangeKey{}).(*exchange)
-	if x.row.Problem.State != "" {
-		return nil, &forward.Error{Kind: forward.ErrUnavailable, Condition: x.row.Problem}
-	}
-	target, ok := x.row.target()
-	if !ok {
-		return nil, &forward.Error{Kind: forward.ErrUnavailable, Condition: status.Condition{
-			State: status.NotFound, Cause: "the route has no back end",
-		}}
+	target, err := x.target()
+	if err != nil {
+		return nil, err
 	}
 	body, err := newBody(r)
 	if err != nil {
-		return nil, fmt.Errorf("read the request: %w", err)
+		return nil, badRequest{err}
 	}
 	held, cancel := context.WithTimeout(r.Context(), x.row.Hold)
 	defer cancel()
 	for {
 		e, err := p.backends.Pick(held, target)
+		if errors.Is(err, forward.ErrPortUnknown) && x.anew(held) {
+			if target, err = x.target(); err == nil {
+				continue
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -130,11 +130,34 @@ func (p *proxy) roundTrip(r *http.Request) (*http.Response, error) {
 			x.watch(resp)
 			return resp, nil
 		}
+		if bad := body.bad(); bad != nil {
+			return nil, badRequest{bad}
+		}
 		if !errors.Is(err, forward.ErrNotDelivered) || !body.again() {
 			return nil, blame(e, err)
 		}
 		x.pod = ""
 	}
+}
+
+// A badRequest is the client's fault.
+type badRequest struct{ error }
+
+func (e badRequest) Error() string { return "the request cannot be read: " + e.error.Error() }
+func (e badRequest) Unwrap() error { return e.error }
+
+// target is where the request shall go.
+func (x *exchange) target() (forward.Target, error) {
+	if x.row.Problem.State != "" {
+		return forward.Target{}, &forward.Error{Kind: forward.ErrUnavailable, Condition: x.row.Problem}
+	}
+	target, ok := x.row.target()
+	if !ok {
+		return forward.Target{}, &forward.Error{Kind: forward.ErrUnavailable, Condition: status.Condition{
+			State: status.NotFound, Cause: "the route has no back end",
+		}}
+	}
+	return target, nil
 }
 
 // blame says whose failure it is that there was no response: what crosses the
@@ -192,16 +215,32 @@ func (b *body) next() io.ReadCloser {
 // again reports whether there can be another attempt.
 func (b *body) again() bool { return b.whole || !b.stream.started() }
 
+// bad is why the client's body cannot be read; nil if it can.
+func (b *body) bad() error {
+	if b.whole {
+		return nil
+	}
+	if err := b.stream.failed.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 // A heldBody is a request body that a failed attempt does not close, and that
 // knows whether any of it is gone. The server closes it in the end.
 type heldBody struct {
 	io.Reader
-	read atomic.Bool
+	read   atomic.Bool
+	failed atomic.Pointer[error]
 }
 
 func (b *heldBody) Read(p []byte) (int, error) {
 	b.read.Store(true)
-	return b.Reader.Read(p)
+	n, err := b.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		b.failed.Store(&err)
+	}
+	return n, err
 }
 
 func (b *heldBody) Close() error { return nil }

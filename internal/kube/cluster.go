@@ -323,7 +323,11 @@ func (c *cluster) await(ctx context.Context, t forward.Target) (forward.Endpoint
 			if cause := v.nowhere[t.Port]; cause != "" {
 				cond = leadsNowhere(t.Workload, cause)
 			}
-			return forward.Endpoint{}, &forward.Error{Kind: forward.ErrUnavailable, Condition: cond, Err: ctx.Err()}
+			err := ctx.Err()
+			if unknown {
+				err = forward.ErrPortUnknown
+			}
+			return forward.Endpoint{}, &forward.Error{Kind: forward.ErrUnavailable, Condition: cond, Err: err}
 		}
 		until(ctx, next, again)
 	}

@@ -150,7 +150,7 @@ func TestReport(t *testing.T) {
 				}, Seen: true, Ports: []kube.Port{{Name: "http", Number: 80}}}},
 				{byHand, status.NoEndpoints, kube.Report{Condition: status.Condition{
 					State: status.NoEndpoints,
-					Cause: "service/by-hand in namespace task-api has no selector, so its EndpointSlices are written by hand, and there are none",
+					Cause: "service/by-hand in namespace task-api has no selector, so Kubernetes does not fill its EndpointSlices, and there are none",
 				}, Seen: true, Ports: []kube.Port{{Number: 80}}}},
 				{none, status.NotFound, kube.Report{Condition: status.Condition{
 					State: status.NotFound, Cause: "there is no service/none in namespace task-api of context demo",
@@ -361,8 +361,8 @@ func TestPickWithoutAPort(t *testing.T) {
 	for _, w := range []forward.Workload{pod, service} {
 		_, err := h.Pick(t.Context(), forward.Target{Workload: w})
 		e, ok := errors.AsType[*forward.Error](err)
-		if !ok || !errors.Is(err, forward.ErrUnavailable) || e.State != status.Connecting {
-			t.Errorf("%s: %v; want ErrUnavailable, connecting", w.Ref(), err)
+		if !ok || !errors.Is(err, forward.ErrUnavailable) || !errors.Is(err, forward.ErrPortUnknown) || e.State != status.Connecting {
+			t.Errorf("%s: %v; want ErrUnavailable and ErrPortUnknown, connecting", w.Ref(), err)
 		}
 	}
 }
