@@ -116,7 +116,7 @@ func unknownNamespace(w forward.Workload, l *link, why status.Condition, err err
 		hint = l.login() + ", then try again; or " + hint
 	case status.Forbidden:
 	default:
-		hint += ", or try again when the API server can be reached"
+		hint += ", or try again when the API server answers"
 	}
 	return configError(why.State, fmt.Sprintf("the namespace of %s cannot be found out: %s", w.Ref(), why.Cause), hint, err)
 }
@@ -141,7 +141,7 @@ func (f finder) find(ctx context.Context) (Found, error) {
 	}
 	v, err := f.view(ctx, namespace)
 	var note string
-	if apierrors.IsNotFound(err) {
+	if isNotFound(err) {
 		if q.Namespace != "" {
 			return Found{}, f.notFound(ctx, namespace)
 		}
@@ -155,7 +155,7 @@ func (f finder) find(ctx context.Context) (Found, error) {
 		return Found{}, err
 	}
 	w := forward.Workload{Kubeconfig: q.Kubeconfig, Context: q.Context, Namespace: namespace, Kind: q.Kind, Name: q.Name}
-	if err := checkProtocols(v, q.Ports); err != nil {
+	if err := checkProtocols(w, v, q.Ports); err != nil {
 		return Found{}, err
 	}
 	if v.obstacle != "" {
@@ -320,7 +320,7 @@ func mapped(in []string, f func(string) string) []string {
 // noNamespace returns the error for a namespace that does not exist; nil if it
 // does, or if one may not look.
 func (f finder) noNamespace(ctx context.Context, namespace string) error {
-	if !apierrors.IsNotFound(f.client.core.Get().Resource("namespaces").Name(namespace).Do(ctx).Error()) {
+	if !isNotFound(f.client.core.Get().Resource("namespaces").Name(namespace).Do(ctx).Error()) {
 		return nil
 	}
 	hint := f.kubectl("get namespaces")
@@ -337,10 +337,13 @@ func (f finder) noNamespace(ctx context.Context, namespace string) error {
 	return configError(status.NotFound, fmt.Sprintf("there is no namespace %s in context %s", namespace, f.query.Context), hint, nil)
 }
 
-// checkProtocols refuses ports asked for that there are, but not for TCP.
-func checkProtocols(v view, ports []string) error {
+// checkProtocols refuses ports asked for that there are, but not for TCP. A
+// pod need not declare that it listens on a number for TCP, too.
+func checkProtocols(w forward.Workload, v view, ports []string) error {
 	for _, want := range ports {
-		is := func(name string, number uint16) bool { return name == want || strconv.Itoa(int(number)) == want }
+		is := func(name string, number uint16) bool {
+			return name == want || w.Kind == forward.Service && strconv.Itoa(int(number)) == want
+		}
 		if slices.ContainsFunc(v.ports, func(p Port) bool { return is(p.Name, p.Number) }) {
 			continue // DNS has one number for both
 		}

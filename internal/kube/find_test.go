@@ -89,6 +89,7 @@ func TestFind(t *testing.T) {
 		{name: "a port that is UDP, by its name", query: kube.Query{Name: "task-tcp", Ports: []string{"udp-echo"}}, cause: "port 9003 (udp-echo) is UDP; port-forward carries TCP only"},
 		{name: "a number for both protocols", query: kube.Query{Name: "dns", Ports: []string{"53"}}, namespace: "task-api"},
 		{name: "the name of the other one", query: kube.Query{Name: "dns", Ports: []string{"dns"}}, cause: "port 53 (dns) is UDP; port-forward carries TCP only", hint: "it has 53 (dns-tcp)"},
+		{name: "a pod's number that is declared as UDP", query: kube.Query{Kind: forward.Deployment, Name: "task-api", Ports: []string{"9003"}}, namespace: "task-api"},
 		{name: "UDP only", query: kube.Query{Name: "udp", Ports: []string{"53"}}, cause: "port 53 is UDP; port-forward carries TCP only", hint: "it declares no TCP port"},
 		{name: "a pod's port need not be declared", query: kube.Query{Kind: forward.Deployment, Name: "task-api", Ports: []string{"9000"}}, namespace: "task-api"},
 		{name: "ExternalName", query: kube.Query{Name: "external"}, cause: "is of type ExternalName (example.com)",
@@ -142,7 +143,7 @@ func TestFindWithoutAnAnswer(t *testing.T) {
 	t.Run("the API server is down", func(t *testing.T) {
 		h.StopAPI()
 		defer h.StartAPI()
-		checkUnverified(t, h, query, "the API server at "+h.URL()+" cannot be reached: ", ", or try again when the API server can be reached")
+		checkUnverified(t, h, query, "the API server at "+h.URL()+" cannot be reached: ", ", or try again when the API server answers")
 	})
 	t.Run("the API server does not answer", func(t *testing.T) {
 		defer h.DropPackets()()

@@ -70,7 +70,7 @@ func TestPodThatNoWorkloadHas(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			h := newHarness(t, demo.Options{})
-			h.Timing = kube.Timing{Watch: 20 * time.Millisecond, Ping: 20 * time.Millisecond}
+			h.Timing = kube.Timing{Watch: 20 * time.Millisecond, Ping: 100 * time.Millisecond}
 			target := h.use("task-tcp", 9000)
 			e, c := h.open(t, target)
 			echo(t, c)
@@ -85,7 +85,7 @@ func TestPodThatNoWorkloadHas(t *testing.T) {
 			}
 			_, err := c.Read(make([]byte, 1))
 			said, ok := errors.AsType[*forward.Error](err)
-			if !ok || !errors.Is(err, forward.ErrInterrupted) || !strings.Contains(said.Cause, e.Pod+" is gone") {
+			if !ok || !errors.Is(err, forward.ErrInterrupted) || !strings.Contains(said.Cause, e.Pod+" is gone, or going") {
 				t.Errorf("read: %v; want ErrInterrupted, and that the pod is gone", err)
 			}
 			if _, err := io.WriteString(c, "x"); err == nil {

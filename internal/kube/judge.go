@@ -102,7 +102,7 @@ func noEndpoints(f facts, total int) status.Condition {
 		c.Cause = fmt.Sprintf("the endpoints of %s are no pods (%s), and port-forward goes to pods only", w.Ref(), strings.Join(v.strays, ", "))
 		c.Hint = endpointSlices(w)
 	case total == 0 && f.byHand:
-		c.Cause = fmt.Sprintf("%s in namespace %s has no selector, so its EndpointSlices are written by hand, and ", w.Ref(), w.Namespace)
+		c.Cause = fmt.Sprintf("%s in namespace %s has no selector, so Kubernetes does not fill its EndpointSlices, and ", w.Ref(), w.Namespace)
 		if f.slices == 0 {
 			c.Cause += "there are none"
 		} else {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd/api"
 
@@ -169,5 +171,16 @@ func TestKubectlCommands(t *testing.T) {
 		if hint := l.condition().Hint; !strings.Contains(hint, command+"version") {
 			t.Errorf("hint %q; want %q in it", hint, command+"version")
 		}
+	}
+}
+
+// A proxy's 404 says nothing about an object.
+func TestNotFoundIsTheAPIServersWord(t *testing.T) {
+	pods := schema.GroupResource{Resource: "pods"}
+	if !isNotFound(apierrors.NewNotFound(pods, "a")) {
+		t.Error("the API server's 404 is not believed")
+	}
+	if err := apierrors.NewGenericServerResponse(404, "get", pods, "a", "404 page not found", 0, true); isNotFound(err) {
+		t.Errorf("taken for the API server's word: %v", err)
 	}
 }

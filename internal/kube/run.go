@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tunneld/tunneld/internal/forward"
 	"github.com/tunneld/tunneld/internal/portforward"
@@ -210,16 +211,23 @@ func (c *cluster) retire(ctx context.Context) {
 	stays := make(map[portforward.Pod]bool)
 	for w := range c.wantedUses() {
 		for _, b := range c.view(w).backends {
-			stays[podOf(w, b)] = !b.terminating
+			pod := podOf(w, b)
+			stays[pod] = stays[pod] || !b.terminating
 		}
 	}
 	for _, pod := range c.pool.Pods() {
 		stay, known := stays[pod]
 		c.pool.SetRetiring(pod, !stay)
-		if !known && c.pool.Usage(pod).Leases > 0 {
+		if !known && pod.UID != "" && c.pool.Usage(pod).Leases > 0 {
 			c.askAfter(ctx, pod)
 		}
 	}
+}
+
+// isNotFound reports whether the API server said so itself, and not a proxy on
+// the way, which knows no pods.
+func isNotFound(err error) bool {
+	return apierrors.IsNotFound(err) && !apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse)
 }
 
 // askAfter finds out whether a pod is gone, and tells the pool. It does so
@@ -235,8 +243,8 @@ func (c *cluster) askAfter(ctx context.Context, pod portforward.Pod) {
 		defer cancel()
 		var now corev1.Pod
 		err := c.client.core.Get().Namespace(pod.Namespace).Resource("pods").Name(pod.Name).Do(limited).Into(&now)
-		replaced := err == nil && pod.UID != "" && string(now.UID) != pod.UID
-		if apierrors.IsNotFound(err) || replaced || err == nil && finished(&now) {
+		gone := err == nil && (string(now.UID) != pod.UID || finished(&now))
+		if gone || isNotFound(err) {
 			c.log.Debug("a pod with connections is gone", "pod", pod)
 			c.pool.SetGone(pod)
 		}

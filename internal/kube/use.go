@@ -414,7 +414,7 @@ func (c *conn) explain(err error) error {
 			kind = forward.ErrNotDelivered
 		}
 		return &forward.Error{Kind: kind, Err: err, Condition: status.Condition{
-			State: status.Degraded, Cause: fmt.Sprintf("pod %s is gone", e.Pod), Hint: e.Target.Kubectl("get pods"),
+			State: status.Degraded, Cause: fmt.Sprintf("pod %s is gone, or going", e.Pod), Hint: e.Target.Kubectl("get pods"),
 		}}
 	case refused:
 		kind = forward.ErrRefused
