@@ -156,7 +156,7 @@ func (p *plan) planPorts(cfg *config.Config, f config.Forward, one *planned, por
 	switch {
 	case sure && len(missing) > 0:
 		one.problem = noSuchPort(f.Workload, missing[0], ports)
-	case sure && len(chosen) == 0:
+	case sure && len(chosen) == 0 && (f.HTTP.Number == 0 || f.Workload.Kind == forward.Service):
 		one.problem = undeclared(f.Workload)
 	}
 	http, found := httpPort(f.HTTP, chosen)
@@ -206,7 +206,7 @@ func (p *plan) planPorts(cfg *config.Config, f config.Forward, one *planned, por
 		Backends: []gateway.Backend{{Target: forward.Target{Workload: f.Workload, Port: http}}},
 		Hold:     cfg.Hold,
 	}
-	if http == 0 || one.problem.State != "" && !has(ports, http) {
+	if http == 0 || f.Workload.Kind == forward.Service && !has(ports, http) {
 		row.Problem = one.problem
 	}
 	p.rows = append(p.rows, row)
@@ -348,7 +348,7 @@ func speaksH2(p kube.Port) bool {
 		return true
 	case "":
 		first, _, _ := strings.Cut(p.Name, "-")
-		return first == "grpc" || first == "h2c" || first == "http2"
+		return p.Name != "grpc-web" && (first == "grpc" || first == "h2c" || first == "http2")
 	}
 	return false
 }
