@@ -127,19 +127,26 @@ func TestKeepaliveEndsWhatIsGone(t *testing.T) {
 		s := newSession(near)
 		var running sync.WaitGroup
 		running.Go(s.run)
-		running.Go(func() { answerPings(far) })
+		sends := make(chan []byte, 1000) // so that reading goes on while it waits
+		running.Go(func() { answerPings(far, sends) })
+		running.Go(func() {
+			for frame := range sends {
+				far.Write(frame)
+			}
+		})
 		l, err := s.open(80)
 		if err != nil {
 			t.Fatal(err)
 		}
 		running.Go(func() {
 			s.keepalive(time.Second, time.Second, keeper{
-				wanted:   func() bool { return true },
-				answered: func() {},
-				gone:     func() bool { return true },
+				wanted:    func() bool { return true },
+				answered:  func() {},
+				reachable: func(context.Context) bool { return true },
+				gone:      func() bool { return true },
 			})
 		})
-		far.Write(append(appendDataHeader(nil, l.dataID, 0, 2), "hi"...))
+		sends <- append(appendDataHeader(nil, l.dataID, 0, 2), "hi"...)
 		for range 2 {
 			time.Sleep(10 * time.Second) // of the bubble's own
 			if s.isDead() {
@@ -156,8 +163,9 @@ func TestKeepaliveEndsWhatIsGone(t *testing.T) {
 	})
 }
 
-// answerPings is a far end that reads all, and answers pings only.
-func answerPings(far net.Conn) {
+// answerPings reads all, and answers pings only.
+func answerPings(far net.Conn, sends chan<- []byte) {
+	defer close(sends)
 	for {
 		var b [frameHeaderLen]byte
 		if _, err := io.ReadFull(far, b[:]); err != nil {
@@ -172,7 +180,7 @@ func answerPings(far net.Conn) {
 			return
 		}
 		if h.control && h.kind == typePing {
-			far.Write(append(b[:], body...))
+			sends <- append(b[:], body...)
 		}
 	}
 }

@@ -82,8 +82,8 @@ func DefaultPath() (string, error) {
 }
 
 // Open creates the directory if need be, with mode 0700, locks it, and reads
-// it. An error Is ErrInUse, ErrNewer or ErrUnusable; nothing has been changed
-// then.
+// it. An error Is ErrInUse or ErrNewer, and then nothing has been changed, or it
+// Is ErrUnusable.
 func Open(path string) (*Dir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnusable, err)
