@@ -227,7 +227,7 @@ func TestSilenceIsNoticed(t *testing.T) {
 	}
 	lost := make(chan error, 10)
 	p := &portforward.Pool{
-		Dial: d.Dial, PingInterval: 20 * time.Millisecond, PingTimeout: 100 * time.Millisecond,
+		Dial: d.Dial, PingInterval: 20 * time.Millisecond, PingTimeout: 3 * time.Second,
 		Lost: func(_ portforward.Pod, err error) { lost <- err },
 	}
 	defer p.Close()

@@ -145,7 +145,8 @@ func (s *session) ping(ctx context.Context, timeout time.Duration) (vitality, er
 		return dead, err
 	case s.seen.Load() > sent.UnixNano():
 		return moving, nil
-	case s.stalled.Load() || frames >= serverQueue || bytes > onTheWay:
+	case s.stalled.Load() || s.carried.Load() > sent.UnixNano() || // it was stalled till now
+		frames >= serverQueue || bytes > onTheWay:
 		return unclear, nil
 	}
 	return dead, errNoAnswer

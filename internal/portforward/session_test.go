@@ -64,6 +64,10 @@ func TestPingWithoutAnAnswer(t *testing.T) {
 			}
 		}, unclear},
 		{"something came, which nobody takes", func(t *testing.T, s *session, _ *Lease, far net.Conn) { far.Write(data(s)) }, unclear},
+		{"something came, which is taken late", func(t *testing.T, s *session, l *Lease, far net.Conn) {
+			far.Write(data(s))
+			time.AfterFunc(time.Second/2, func() { l.Read(make([]byte, 1)) })
+		}, unclear},
 		{"something comes", func(t *testing.T, s *session, l *Lease, far net.Conn) {
 			time.AfterFunc(time.Second/2, func() { far.Write(data(s)) })
 		}, moving},
