@@ -425,24 +425,25 @@ func TestRefusedPortDegrades(t *testing.T) {
 
 func TestUpgradeFailures(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, demo.Options{})
-	target := h.use("task-tcp", 9000)
-	h.await(t, target.Workload, status.Idle)
 	tests := []struct {
 		name  string
-		fault func() (undo func())
+		fault func(h *harness) (undo func())
 		state status.State
 		cause string
 		kind  error
 	}{
-		{"forbidden", func() func() {
+		{"forbidden", func(h *harness) func() {
 			return h.Forbid(demo.Rule{Verb: "create", Resource: "pods", Subresource: "portforward"})
 		}, status.Forbidden, `cannot create resource "pods/portforward"`, forward.ErrUnavailable},
-		{"kubelet down", h.StopKubelet, status.Degraded, "error dialing backend", forward.ErrNotDelivered},
+		{"kubelet down", func(h *harness) func() { return h.StopKubelet() }, status.Degraded, "error dialing backend", forward.ErrNotDelivered},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			undo := tt.fault()
+			t.Parallel()
+			h := newHarness(t, demo.Options{})
+			target := h.use("task-tcp", 9000)
+			h.await(t, target.Workload, status.Idle)
+			undo := tt.fault(h)
 			e, err := h.Pick(t.Context(), target)
 			if err != nil {
 				t.Fatal(err)

@@ -503,6 +503,7 @@ func TestContextThatCannotBeUsed(t *testing.T) {
 func TestPickWaitsForTheContext(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, demo.Options{})
+	h.Timing.RetryInUse = time.Second // the file may be seen half written
 	if err := h.WriteKubeconfig(h.kubeconfig, demo.Kubeconfig{Context: "other"}); err != nil {
 		t.Fatal(err)
 	}

@@ -86,7 +86,13 @@ func (c *cluster) pick(t forward.Target) (e forward.Endpoint, again time.Time, o
 		_, has := b.port(t.Port)
 		return !has
 	})
+	c.mu.Lock()
 	b, again, ok := c.choose(t.Workload, carrying)
+	if ok {
+		c.turn++
+		c.uses[t.Workload].turns[b.key()] = c.turn
+	}
+	c.mu.Unlock()
 	if !ok {
 		return e, again, false
 	}
@@ -99,10 +105,8 @@ func (c *cluster) pick(t forward.Target) (e forward.Endpoint, again time.Time, o
 // whose turn is longest ago. One lease more does not count: else one connection
 // that stays open would keep all that come one after the other away from its
 // pod. Pods whose last open failed are left out for a while; if there are no
-// others, again says when to ask again.
+// others, again says when to ask again. mu is held.
 func (c *cluster) choose(w forward.Workload, backends []backend) (best backend, again time.Time, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	u := c.uses[w]
 	if u == nil {
 		return best, again, false
@@ -136,8 +140,6 @@ func (c *cluster) choose(w forward.Workload, backends []backend) (best backend, 
 	}
 	able = slices.DeleteFunc(able, func(b backend) bool { return leases[b.key()] > fewest+1 })
 	best = slices.MinFunc(able, func(a, b backend) int { return cmp.Compare(u.turns[a.key()], u.turns[b.key()]) })
-	c.turn++
-	u.turns[best.key()] = c.turn
 	return best, again, true
 }
 
@@ -222,7 +224,10 @@ func (c *cluster) dial(ctx context.Context, e forward.Endpoint) (forward.Conn, e
 // probe proves that some pod of the workload can be reached. With upgrade, it
 // proves that upgrades are allowed, too.
 func (c *cluster) probe(ctx context.Context, w forward.Workload, upgrade bool) error {
-	b, _, ok := c.choose(w, c.view(w).backends)
+	v := c.view(w)
+	c.mu.Lock()
+	b, _, ok := c.choose(w, v.backends) // which takes no turn
+	c.mu.Unlock()
 	if !ok {
 		return &forward.Error{Kind: forward.ErrUnavailable, Condition: c.report(w).Condition}
 	}
