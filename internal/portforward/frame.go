@@ -70,6 +70,15 @@ func appendPing(dst []byte, id uint32) []byte {
 	return binary.BigEndian.AppendUint32(dst, id)
 }
 
+// statusCancel: the client does not want the stream any more.
+const statusCancel = 5
+
+func appendRstStream(dst []byte, stream uint32) []byte {
+	dst = appendControlHeader(dst, typeRstStream, 0, 8)
+	dst = binary.BigEndian.AppendUint32(dst, stream)
+	return binary.BigEndian.AppendUint32(dst, statusCancel)
+}
+
 // zlibPrefix begins the zlib stream that all header blocks of a connection
 // share: deflate with a 32 KiB window and a preset dictionary, then the
 // Adler-32 of SPDY/3's dictionary.

@@ -16,8 +16,8 @@ const errorDelay = 500 * time.Millisecond
 
 // A Lease is one connection to a port of a pod, with an upgraded connection to
 // itself. It is a net.Conn with CloseWrite and WriteTo. Its owner must Close
-// it; after a clean end on both sides the upgraded connection is kept for the
-// next lease.
+// it; the upgraded connection is then kept for the next lease, unless bytes are
+// stuck on it.
 type Lease struct {
 	session         *session
 	dataID, errorID uint32
@@ -28,15 +28,18 @@ type Lease struct {
 	deadline deadline // for reads
 	overdue  deadline // for writes
 	writing  atomic.Bool
+	sent     atomic.Int64 // frames with data
+	received atomic.Int64 // bytes
+	dropped  int64        // what the session had dropped when it was closed
 
 	// The following are set by the pool before the lease is handed out.
 	pod     *podConns
 	retired <-chan struct{}
 	done    func(l *Lease, clean bool)
 
-	errorText  []byte // this and dataEnded are the session's reader's
-	dataEnded  bool
-	errorEnded atomic.Bool
+	// The session's reader only touches these.
+	errorText             []byte
+	dataEnded, errorEnded bool
 
 	closing sync.Once
 
@@ -72,7 +75,7 @@ func (l *Lease) finish(err error) {
 
 // errorFin notes that the server has nothing more to say on the error stream.
 func (l *Lease) errorFin() {
-	l.errorEnded.Store(true)
+	l.errorEnded = true
 	if l.dataEnded {
 		l.remoteFin()
 	}
@@ -85,7 +88,7 @@ func (l *Lease) remoteFin() {
 	switch {
 	case len(l.errorText) > 0:
 		l.finish(&StreamError{Text: string(l.errorText)})
-	case l.errorEnded.Load():
+	case l.errorEnded:
 		l.finish(io.EOF)
 	case !l.dataEnded:
 		l.dataEnded = true
@@ -176,6 +179,7 @@ func (l *Lease) Write(p []byte) (int, error) {
 			return total, err
 		}
 		part := p[:min(len(p), maxDataLen)]
+		l.sent.Add(1)
 		err := l.session.send(late, func(dst []byte) []byte {
 			l.session.owed.add(len(part))
 			dst = appendDataHeader(dst, l.dataID, 0, len(part))
@@ -234,7 +238,8 @@ func (l *Lease) sendFin(late <-chan struct{}) error {
 // Close gives the lease back. It is idempotent and waits.
 func (l *Lease) Close() error {
 	l.closing.Do(func() {
-		clean := l.readErr() == io.EOF && l.errorEnded.Load() && !l.writing.Load()
+		clean := !l.writing.Load() // else it waits for the pod to take bytes
+		l.dropped = l.session.dropped.Load()
 		l.mu.Lock()
 		l.closed = true
 		l.mu.Unlock()
@@ -243,6 +248,14 @@ func (l *Lease) Close() error {
 		l.done(l, clean)
 	})
 	return nil
+}
+
+// isSettled reports whether the server is certainly done with what was sent,
+// and the pod has not much to say: the runtime reads the first frame when it
+// has connected to the app, which it has if anything came from there.
+func (l *Lease) isSettled() bool {
+	received := l.received.Load()
+	return l.sent.Load() <= 1 && 0 < received && received <= strays
 }
 
 // Retiring is closed when the pool was told that the pod is going away.

@@ -22,6 +22,10 @@ const (
 // for its answer.
 const onTheWay = 64 << 10
 
+// strays is how many bytes for a lease that is over may come until the session
+// can take another one.
+const strays = 16 << 10
+
 // errNoAnswer is what ping returns when a healthy far end would have answered.
 var errNoAnswer = errors.New("no answer to a ping")
 
@@ -71,7 +75,7 @@ func (s *session) volley(late <-chan struct{}) (answered int, err error) {
 	}
 	err = s.send(late, func(dst []byte) []byte {
 		for _, id := range ids {
-			dst = appendPing(dst, id)
+			dst = s.appendPing(dst, id)
 		}
 		return dst
 	})
@@ -96,19 +100,70 @@ func (s *session) volley(late <-chan struct{}) (answered int, err error) {
 	return answered, nil
 }
 
-// finish ends our direction of a lease whose other directions have ended, and
-// reports whether the server is done with all streams that were opened so far.
-// If a pod ends its side while bytes are on their way to it, nobody reads them,
-// and the worker that holds them waits for ever; a later stream that meets that
-// worker would hang.
-func (s *session) finish(l *Lease, timeout time.Duration) bool {
+// appendPing appends a ping, or the answer to one of theirs; sending is held.
+func (s *session) appendPing(dst []byte, id uint32) []byte {
+	s.pings.Add(1)
+	return appendPing(dst, id)
+}
+
+// cut ends what is left of a settled lease, and reports whether the session may
+// carry another one.
+func (s *session) cut(l *Lease) bool {
+	return s.queue(cutWait, func(dst []byte) []byte { return appendRstStream(dst, l.dataID) }) == nil
+}
+
+// recycle ends what is left of a lease, and reports whether the session may
+// carry another one: whether the server is done with all that the lease sent.
+// If a pod does not take the bytes that are on their way to it, the worker that
+// holds them waits, perhaps for ever; a later stream that meets that worker
+// would hang. A ping that meets the same worker tells: the next one, as a rule,
+// since streamIDs sees to it. What the pod may still send is dropped for as long as the
+// runtime lives on, which is a second; where it sends much, the session is not
+// worth that.
+func (s *session) recycle(l *Lease, timeout time.Duration) bool {
 	late, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	if l.sendFin(late.Done()) != nil {
+	id, pong := s.expectPong()
+	defer s.forgetPong(id)
+	err := s.send(late.Done(), func(dst []byte) []byte {
+		dst = appendRstStream(dst, l.dataID)
+		for workerOf(l.dataID) != s.nextPinged() {
+			skip, _ := s.expectPong()
+			s.forgetPong(skip)
+			dst = s.appendPing(dst, skip)
+		}
+		return s.appendPing(dst, id)
+	})
+	if err != nil {
 		return false
 	}
-	answered, err := s.volley(late.Done())
-	return err == nil && answered == serverWorkers
+	select {
+	case <-pong:
+		return s.dropped.Load()-l.dropped <= strays
+	case <-s.ctx.Done():
+	case <-late.Done():
+	}
+	return false
+}
+
+// workerOf is the server's worker for a stream, and nextPinged the one that the
+// next ping will meet: they are dealt in turn.
+func workerOf(stream uint32) uint32   { return stream % serverWorkers }
+func (s *session) nextPinged() uint32 { return uint32(s.pings.Load() % serverWorkers) }
+
+// streamIDs chooses the identifiers of a lease's two streams, so that the next
+// ping will meet the worker of the data stream. mu is held.
+func (s *session) streamIDs() (errorID, dataID uint32) {
+	errorID = s.nextID
+	for workerOf(errorID) == s.nextPinged() {
+		errorID += 2
+	}
+	dataID = errorID + 2
+	for workerOf(dataID) != s.nextPinged() {
+		dataID += 2
+	}
+	s.nextID = dataID + 2
+	return errorID, dataID
 }
 
 // A vitality is what a ping has found out.
@@ -182,7 +237,7 @@ func (s *session) keepalive(interval, timeout time.Duration, k keeper) {
 		case <-s.ctx.Done():
 			return
 		case id := <-s.echo:
-			s.send(nil, func(dst []byte) []byte { return appendPing(dst, id) })
+			s.send(nil, func(dst []byte) []byte { return s.appendPing(dst, id) })
 			continue
 		case <-tick.C:
 		}

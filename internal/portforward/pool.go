@@ -23,6 +23,16 @@ type Pod struct {
 
 func (p Pod) String() string { return p.Namespace + "/" + p.Name }
 
+const (
+	// fewIdle is how many idle connections are few.
+	fewIdle = 2
+	// handOver is for how long a lease waits for a connection that is being
+	// recycled, instead of upgrading another.
+	handOver = 20 * time.Millisecond
+	// spareTimeout bounds an upgrade that no lease waits for.
+	spareTimeout = 10 * time.Second
+)
+
 // A Pool keeps upgraded connections to the pods of one cluster. Every field
 // but Dial may be left zero; none may change after the first call. Its methods
 // may be called concurrently.
@@ -31,10 +41,14 @@ type Pool struct {
 	Dial func(ctx context.Context, pod Pod) (net.Conn, error)
 
 	// MaxIdle is how many unused upgraded connections are kept for each pod;
-	// zero means 2.
+	// zero means 32.
 	MaxIdle int
-	// IdleTimeout is how long one is kept; zero means a minute.
+	// IdleTimeout is how long one is kept; zero means a minute. All but two are
+	// kept for a sixth of that.
 	IdleTimeout time.Duration
+	// Spare has another connection upgraded when the last idle one is taken, so
+	// that the next lease need not wait for that.
+	Spare bool
 	// PingInterval is how often each upgraded connection is asked for a sign
 	// of life, and PingTimeout how long it has to answer; zero means 5 s.
 	PingInterval time.Duration
@@ -68,8 +82,12 @@ type podConns struct {
 	sessions map[*session]struct{}
 	leases   int
 	dialing  int
-	proven   time.Time
-	question *question // being answered
+	// recycling counts the sessions that may be idle soon, of which each can
+	// have somebody who waits for it.
+	recycling int
+	waiters   []chan *session // cap 1; nil is sent if it came to nothing
+	proven    time.Time
+	question  *question // being answered
 }
 
 type idleSession struct {
@@ -110,6 +128,10 @@ func (p *Pool) Open(ctx context.Context, pod Pod, port uint16) (*Lease, error) {
 		pc.leases++
 		if fresh {
 			pc.proven = time.Now()
+		}
+		if p.Spare && !p.closed && !pc.isRetired() && len(pc.idle)+pc.recycling+pc.dialing == 0 {
+			pc.dialing++
+			p.running.Go(func() { p.dialSpare(pc) })
 		}
 		p.mu.Unlock()
 		p.changed()
@@ -181,9 +203,66 @@ func (p *Pool) session(ctx context.Context, pod Pod) (pc *podConns, s *session, 
 		spent = append(spent, s)
 	}
 	pc.dialing++
+	if pc.recycling > len(pc.waiters) {
+		w := make(chan *session, 1)
+		pc.waiters = append(pc.waiters, w)
+		p.mu.Unlock()
+		s := p.await(ctx, pc, w)
+		p.mu.Lock()
+		if s != nil {
+			pc.dialing--
+			p.mu.Unlock()
+			return pc, s, false, nil
+		}
+	}
 	p.mu.Unlock()
 	s, err = p.dial(ctx, pc)
 	return pc, s, true, err
+}
+
+// await waits for a session that is being recycled, as long as that may be
+// quicker than to dial.
+func (p *Pool) await(ctx context.Context, pc *podConns, w chan *session) *session {
+	timer := time.NewTimer(handOver)
+	defer timer.Stop()
+	select {
+	case s := <-w:
+		return s
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i := slices.Index(pc.waiters, w); i >= 0 {
+		pc.waiters = slices.Delete(pc.waiters, i, i+1)
+		return nil
+	}
+	return <-w // it came meanwhile
+}
+
+// offer hands what came of a recycling, which may be nil, to who waits for one,
+// and reports whether anybody does; mu is held.
+func (pc *podConns) offer(s *session) bool {
+	if len(pc.waiters) == 0 || s == nil && pc.recycling >= len(pc.waiters) {
+		return false
+	}
+	pc.waiters[0] <- s
+	pc.waiters = pc.waiters[1:]
+	return true
+}
+
+// dialSpare upgrades a connection for a later lease. That it fails is the
+// later lease's to tell.
+func (p *Pool) dialSpare(pc *podConns) {
+	limited, cancel := context.WithTimeout(p.lifetime(), spareTimeout)
+	defer cancel()
+	s, err := p.dial(limited, pc)
+	if err != nil {
+		p.log().Debug("no spare connection", "pod", pc.pod, "err", err)
+		return
+	}
+	p.keep(pc, s)
+	p.changed()
 }
 
 // dial makes an upgraded connection. The caller has counted it in pc.dialing.
@@ -321,7 +400,11 @@ func (p *Pool) wanted(pc *podConns, s *session) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	i := pc.indexOfIdle(s)
-	if i < 0 || time.Since(pc.idle[i].since) < p.idleTimeout() {
+	timeout := p.idleTimeout()
+	if len(pc.idle) > fewIdle {
+		timeout /= 6
+	}
+	if i < 0 || time.Since(pc.idle[i].since) < timeout {
 		return true
 	}
 	pc.idle = slices.Delete(pc.idle, i, i+1)
@@ -346,22 +429,37 @@ func (p *Pool) proved(pc *podConns) {
 func (p *Pool) giveBack(l *Lease, clean bool) {
 	p.mu.Lock()
 	l.pod.leases--
-	verify := clean && !p.closed
-	if verify {
-		p.running.Go(func() {
-			defer p.changed()
-			done := l.session.finish(l, p.pingTimeout())
-			l.session.release(l)
-			if done {
-				p.keep(l.pod, l.session)
-			} else {
-				l.session.fail(ErrClosed)
-			}
-		})
+	again := clean && !p.closed && !l.pod.isRetired() && l.session.usable()
+	settled := again && l.isSettled()
+	if again && !settled {
+		l.pod.recycling++
+		p.running.Go(func() { p.recycle(l) })
 	}
 	p.mu.Unlock()
-	if !verify {
+	switch {
+	case settled && l.session.cut(l):
 		l.session.release(l)
+		p.keep(l.pod, l.session)
+	case !again || settled:
+		l.session.release(l)
+		l.session.fail(ErrClosed)
+	}
+	p.changed()
+}
+
+// recycle makes the session of a lease available to the next one, or ends it.
+func (p *Pool) recycle(l *Lease) {
+	done := l.session.recycle(l, p.pingTimeout())
+	l.session.release(l)
+	p.mu.Lock()
+	l.pod.recycling--
+	if !done {
+		l.pod.offer(nil)
+	}
+	p.mu.Unlock()
+	if done {
+		p.keep(l.pod, l.session)
+	} else {
 		l.session.fail(ErrClosed)
 	}
 	p.changed()
@@ -371,9 +469,16 @@ func (p *Pool) giveBack(l *Lease, clean bool) {
 // are enough.
 func (p *Pool) keep(pc *podConns, s *session) {
 	p.mu.Lock()
-	enough := p.closed || pc.isRetired() || !s.usable() || len(pc.idle) >= p.maxIdle()
-	if !enough {
+	usable := !p.closed && !pc.isRetired() && s.usable()
+	enough := !usable || len(pc.idle) >= p.maxIdle()
+	switch {
+	case usable && pc.offer(s):
+		enough = false
+	case !enough:
 		pc.idle = append(pc.idle, idleSession{s, time.Now()})
+	}
+	if enough {
+		pc.offer(nil)
 	}
 	p.mu.Unlock()
 	if enough {
@@ -494,7 +599,7 @@ func (p *Pool) log() *slog.Logger {
 	return p.Log
 }
 
-func (p *Pool) maxIdle() int                { return cmp.Or(p.MaxIdle, 2) }
+func (p *Pool) maxIdle() int                { return cmp.Or(p.MaxIdle, 32) }
 func (p *Pool) idleTimeout() time.Duration  { return cmp.Or(p.IdleTimeout, time.Minute) }
 func (p *Pool) pingInterval() time.Duration { return cmp.Or(p.PingInterval, 5*time.Second) }
 func (p *Pool) pingTimeout() time.Duration  { return cmp.Or(p.PingTimeout, 5*time.Second) }

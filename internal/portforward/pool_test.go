@@ -23,11 +23,12 @@ import (
 )
 
 const (
-	echoPort   = 9000 // sends back
-	sourcePort = 9001 // reads a number on a line, sends that many bytes
-	countPort  = 7000 // reads stalledSize bytes, then says so
-	floodPort  = 7001 // sends stalledSize bytes, unasked
-	closedPort = 9999
+	echoPort    = 9000 // sends back
+	sourcePort  = 9001 // reads a number on a line, sends that many bytes
+	countPort   = 7000 // reads stalledSize bytes, then says so
+	floodPort   = 7001 // sends stalledSize bytes, unasked
+	chatterPort = 7002 // sends a byte at a time, for as long as it can
+	closedPort  = 9999
 )
 
 // stalledSize is more than all the buffers on the way can hold.
@@ -48,6 +49,15 @@ func newCluster(t *testing.T, o demo.Options) (*demo.Cluster, portforward.Pod) {
 			fmt.Fprintln(c, n)
 		},
 		floodPort: func(c net.Conn) { c.Write(make([]byte, stalledSize)) },
+		chatterPort: func(c net.Conn) {
+			tick := time.NewTicker(time.Millisecond)
+			defer tick.Stop()
+			for range tick.C {
+				if _, err := c.Write([]byte("x")); err != nil {
+					return
+				}
+			}
+		},
 	}
 	if err := c.Run(apps...); err != nil {
 		t.Fatal(err)
@@ -182,51 +192,116 @@ func TestTransportIsRememberedAndRelearned(t *testing.T) {
 	}
 }
 
-func TestReusesAfterACleanEnd(t *testing.T) {
+// What is left of a lease does not reach the next one on the same upgraded
+// connection, which is not kept if that would be much.
+func TestReuse(t *testing.T) {
 	t.Parallel()
-	c, pod := newCluster(t, demo.Options{})
-	p, _ := newPool(t, c)
-	for range 2 {
-		l := open(t, p, pod, echoPort)
-		exchange(t, l, "hello")
-		finish(t, l)
-		await.Until(t, "it to be ready for reuse", func() bool { return p.Usage(pod).Idle == 1 })
+	tests := []struct {
+		name string
+		use  func(t *testing.T, l *portforward.Lease)
+		port uint16
+		kept bool
+	}{
+		{"a clean end", func(t *testing.T, l *portforward.Lease) {
+			exchange(t, l, "hello")
+			finish(t, l)
+		}, echoPort, true},
+		{"an end after one answer", func(t *testing.T, l *portforward.Lease) { exchange(t, l, "hello") }, echoPort, true},
+		{"an end after many answers", func(t *testing.T, l *portforward.Lease) {
+			for range 10 {
+				exchange(t, l, "hello")
+			}
+		}, echoPort, true},
+		{"an end before the answer", func(t *testing.T, l *portforward.Lease) { io.WriteString(l, "hello") }, echoPort, true},
+		{"no use at all", func(*testing.T, *portforward.Lease) {}, echoPort, true},
+		{"a port that refuses", func(t *testing.T, l *portforward.Lease) {
+			if _, err := l.Read(make([]byte, 1)); !errors.Is(err, portforward.ErrRefused) {
+				t.Errorf("read: %v; want ErrRefused", err)
+			}
+		}, closedPort, true},
+		{"an app that goes on to talk", func(t *testing.T, l *portforward.Lease) {
+			if _, err := io.ReadFull(l, make([]byte, 10)); err != nil {
+				t.Fatal(err)
+			}
+		}, chatterPort, true},
+		{"a flood", func(t *testing.T, l *portforward.Lease) {
+			if _, err := io.ReadFull(l, make([]byte, 1<<20)); err != nil {
+				t.Fatal(err)
+			}
+		}, floodPort, false},
 	}
-	if n := upgrades(c); n != 1 {
-		t.Errorf("%d upgraded connections for 2 in a row; want 1", n)
-	}
-	if u := p.Usage(pod); u.Leases != 0 || u.Upgraded != 1 {
-		t.Errorf("usage %+v; want no lease, 1 upgraded", u)
-	}
-	l := open(t, p, pod, echoPort)
-	exchange(t, l, "hello")
-	l.Close() // in the middle: what is in flight must not reach the next lease
-	exchange(t, open(t, p, pod, echoPort), "world")
-	if n := upgrades(c); n != 2 {
-		t.Errorf("%d upgraded connections after an abrupt end; want 2", n)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			c, pod := newCluster(t, demo.Options{Linger: 50 * time.Millisecond})
+			p, _ := newPool(t, c)
+			l := open(t, p, pod, tt.port)
+			tt.use(t, l)
+			l.Close()
+			if !tt.kept {
+				await.Until(t, "it to be given up", func() bool { return p.Usage(pod).Upgraded == 0 })
+				return
+			}
+			for range 20 {
+				await.Until(t, "it to be ready for reuse", func() bool { return p.Usage(pod).Idle == 1 })
+				l := open(t, p, pod, echoPort)
+				exchange(t, l, "world")
+				l.Close()
+			}
+			await.Until(t, "the last one", func() bool { return p.Usage(pod).Idle == 1 })
+			if n := upgrades(c); n != 1 {
+				t.Errorf("%d upgraded connections; want 1", n)
+			}
+			if u := p.Usage(pod); u.Leases != 0 || u.Upgraded != 1 {
+				t.Errorf("usage %+v; want no lease, 1 upgraded", u)
+			}
+		})
 	}
 }
 
 // What a client sends after the pod has ended its side is read by nobody, and
-// holds up a part of the server's end for good.
+// holds up a part of the server's end for good, whichever part that is.
 func TestDoesNotReuseAfterBytesThatNobodyReads(t *testing.T) {
 	t.Parallel()
-	c, pod := newCluster(t, demo.Options{Linger: time.Millisecond})
+	for before := range 6 {
+		t.Run(fmt.Sprintf("after %d others", before), func(t *testing.T) {
+			t.Parallel()
+			c, pod := newCluster(t, demo.Options{Linger: time.Millisecond})
+			p, _ := newPool(t, c)
+			p.PingInterval, p.PingTimeout = time.Hour, 300*time.Millisecond
+			for range before {
+				l := open(t, p, pod, echoPort)
+				exchange(t, l, "he")
+				exchange(t, l, "llo")
+				l.Close()
+			}
+			l := open(t, p, pod, sourcePort)
+			fmt.Fprintln(l, 5)
+			if n, err := io.Copy(io.Discard, l); n != 5 || err != nil { // the pod has ended
+				t.Fatalf("read %d bytes, %v", n, err)
+			}
+			for range 3 { // the runtime's copy, which is still there, takes the first
+				if _, err := l.Write([]byte("too late")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l.Close()
+			await.Until(t, "it to be given up", func() bool { return p.Usage(pod).Upgraded == 0 })
+			exchange(t, open(t, p, pod, echoPort), "on a connection of its own")
+		})
+	}
+}
+
+// While a pod is used, there is a connection for the next lease.
+func TestSpare(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
 	p, _ := newPool(t, c)
-	p.PingInterval, p.PingTimeout = time.Hour, 100*time.Millisecond
-	l := open(t, p, pod, sourcePort)
-	fmt.Fprintln(l, 5)
-	if n, err := io.Copy(io.Discard, l); n != 5 || err != nil { // the pod has ended
-		t.Fatalf("read %d bytes, %v", n, err)
+	p.Spare = true
+	for n := range 3 {
+		exchange(t, open(t, p, pod, echoPort), "hello")
+		await.Until(t, "a spare", func() bool { u := p.Usage(pod); return u.Leases == n+1 && u.Idle == 1 })
 	}
-	for range 3 { // the runtime's copy, which is still there, takes the first
-		if _, err := l.Write([]byte("too late")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	l.Close()
-	await.Until(t, "it to be given up", func() bool { return p.Usage(pod).Upgraded == 0 })
-	exchange(t, open(t, p, pod, echoPort), "on a connection of its own")
 }
 
 func TestRefusedPort(t *testing.T) {

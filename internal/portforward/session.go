@@ -17,6 +17,13 @@ import (
 // maxErrorText bounds what is kept of an error stream.
 const maxErrorText = 4 << 10
 
+const (
+	// openWait is how long a new lease's streams wait for its first bytes, and
+	// cutWait how long the end of a settled one waits for the next lease.
+	openWait = 500 * time.Microsecond
+	cutWait  = 5 * time.Millisecond
+)
+
 // lastStreamID is where a session stops being reused: stream identifiers must
 // not wrap.
 const lastStreamID = 1<<31 - 1024
@@ -29,15 +36,19 @@ type session struct {
 	ctx    context.Context // done when the session is dead; its cause is why
 	cancel context.CancelCauseFunc
 
-	// sending is a lock that can be waited for with a deadline; it guards out
-	// and the order of frames on conn.
+	// sending is a lock that can be waited for with a deadline; it guards out,
+	// queued, and the order of frames on conn.
 	sending chan struct{}
 	out     []byte
+	queued  []byte      // frames that go before the next ones
+	flush   *time.Timer // sends them if there are no next ones
 
 	seen    atomic.Int64 // when the last frame began to arrive, Unix ns
 	carried atomic.Int64 // when the lease's owner last took something, Unix ns
 	stalled atomic.Bool  // the reader waits for the lease's owner to read
 	owed    debt
+	pings   atomic.Uint64 // sent so far; only changed with sending held
+	dropped atomic.Int64  // bytes for nobody
 
 	mu       sync.Mutex // guards the following
 	lease    *Lease
@@ -61,6 +72,10 @@ func newSession(conn net.Conn) *session {
 		echo:     make(chan uint32, 4),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	s.flush = time.AfterFunc(time.Hour, func() {
+		s.send(nil, func(dst []byte) []byte { return dst })
+	})
+	s.flush.Stop()
 	now := time.Now().UnixNano()
 	s.seen.Store(now)
 	s.carried.Store(now)
@@ -92,6 +107,7 @@ func (s *session) fail(cause error) {
 	if lease != nil {
 		lease.finish(cause)
 	}
+	s.flush.Stop()
 	s.conn.Close()
 }
 
@@ -141,8 +157,7 @@ func (s *session) readData(h frameHeader) error {
 			lease.errorFin()
 		}
 	default: // the tail of a stream that is over
-		_, err := s.in.Discard(h.length)
-		return err
+		return s.drop(h.length)
 	}
 	return nil
 }
@@ -163,10 +178,10 @@ func (s *session) deliver(l *Lease, n int) error {
 		s.stalled.Store(true)
 		select {
 		case l.chunks <- chunk:
+			l.received.Add(int64(len(chunk)))
 		case <-l.finished:
 			s.stalled.Store(false)
-			_, err := s.in.Discard(n)
-			return err
+			return s.drop(n)
 		}
 		select {
 		case used := <-l.used:
@@ -179,6 +194,12 @@ func (s *session) deliver(l *Lease, n int) error {
 		}
 	}
 	return nil
+}
+
+func (s *session) drop(n int) error {
+	s.dropped.Add(int64(n))
+	_, err := s.in.Discard(n)
+	return err
 }
 
 func (s *session) readErrorText(l *Lease, n int) error {
@@ -253,18 +274,18 @@ func (s *session) leaseOf(stream uint32) *Lease {
 	return nil
 }
 
-// send writes the frames that build appends, in one Write. It gives up waiting
-// for its turn when late is closed.
+// send writes the frames that build appends, in one Write with those that are
+// queued. It gives up waiting for its turn when late is closed.
 func (s *session) send(late <-chan struct{}, build func(dst []byte) []byte) error {
-	select {
-	case s.sending <- struct{}{}:
-	case <-s.ctx.Done():
-		return s.cause()
-	case <-late:
-		return os.ErrDeadlineExceeded
+	if err := s.turn(late); err != nil {
+		return err
 	}
 	defer func() { <-s.sending }()
-	s.out = build(s.out[:0])
+	s.out = build(append(s.out[:0], s.queued...))
+	s.queued = s.queued[:0]
+	if len(s.out) == 0 {
+		return nil
+	}
 	if _, err := s.conn.Write(s.out); err != nil {
 		if cause := s.cause(); cause != nil {
 			return cause // it was closed under our hands
@@ -276,9 +297,34 @@ func (s *session) send(late <-chan struct{}, build func(dst []byte) []byte) erro
 	return nil
 }
 
+// queue has the frames that build appends go with the next ones, or at latest
+// after a while: each Write costs a wake-up in every server on the way.
+func (s *session) queue(while time.Duration, build func(dst []byte) []byte) error {
+	if err := s.turn(nil); err != nil {
+		return err
+	}
+	defer func() { <-s.sending }()
+	s.queued = build(s.queued)
+	s.flush.Reset(while)
+	return nil
+}
+
+// turn waits until nobody else sends.
+func (s *session) turn(late <-chan struct{}) error {
+	select {
+	case s.sending <- struct{}{}:
+		return nil
+	case <-s.ctx.Done():
+		return s.cause()
+	case <-late:
+		return os.ErrDeadlineExceeded
+	}
+}
+
 // open starts the stream pair of a new lease without waiting for the server's
 // replies: it handles the frames of a stream in order, so bytes may follow at
-// once, and a refusal is told on the error stream.
+// once, and a refusal is told on the error stream. As a rule the owner has bytes
+// to send, and they go together.
 func (s *session) open(port uint16) (*Lease, error) {
 	s.mu.Lock()
 	if s.isDead() || s.goneAway {
@@ -286,16 +332,16 @@ func (s *session) open(port uint16) (*Lease, error) {
 		return nil, ErrLinkDead
 	}
 	first := s.requests == 0
-	l := newLease(s, s.nextID, s.nextID+2)
+	errorID, dataID := s.streamIDs()
+	l := newLease(s, errorID, dataID)
 	request := strconv.Itoa(s.requests)
-	s.nextID += 4
 	s.requests++
 	s.lease = l
 	s.carried.Store(time.Now().UnixNano())
 	s.mu.Unlock()
 
 	portText := strconv.Itoa(int(port))
-	err := s.send(nil, func(dst []byte) []byte {
+	err := s.queue(openWait, func(dst []byte) []byte {
 		// We never write on the error stream: it is born half-closed.
 		dst = appendSynStream(dst, l.errorID, flagFin, first,
 			"streamtype", "error", "port", portText, "requestid", request)

@@ -123,6 +123,24 @@ func TestKeepaliveLooksIntoSilence(t *testing.T) {
 	}
 }
 
+// The next ping meets the server's worker that has the lease's data, and not
+// the one that has its errors, whatever was sent before.
+func TestStreamIDsMeetTheNextPing(t *testing.T) {
+	s, _ := silent(t)
+	last := uint32(0)
+	for i := range uint64(100) {
+		s.pings.Add(i % 7)
+		errorID, dataID := s.streamIDs()
+		if workerOf(dataID) != s.nextPinged() || workerOf(errorID) == workerOf(dataID) {
+			t.Errorf("streams %d and %d; the next ping meets worker %d", errorID, dataID, s.nextPinged())
+		}
+		if errorID%2 != 1 || dataID%2 != 1 || errorID <= last || dataID <= errorID {
+			t.Errorf("streams %d and %d after %d; want rising odd ones", errorID, dataID, last)
+		}
+		last = dataID
+	}
+}
+
 // The lease of a pod that is gone ends when its owner waits in vain, and not
 // while there is something to read.
 func TestKeepaliveEndsWhatIsGone(t *testing.T) {
