@@ -13,20 +13,28 @@ import (
 // ends, and tell us only then, so what comes later is lost in any case.
 const afterEOF = 500 * time.Millisecond
 
+const (
+	// firstLook and lastLook are the pauses between looks at a client that has
+	// ended its side.
+	firstLook = time.Millisecond
+	lastLook  = 100 * time.Millisecond
+)
+
 // carry copies both ways until both directions have ended, and closes local.
 // The pod's end of stream, and only that, becomes a clean end for the client;
 // anything else becomes RST, so that a cut is never taken for the end. It
-// returns what went wrong on the pod's side.
-func carry(local net.Conn, up Conn) error {
-	var clientGone atomic.Bool // before anything of ours was closed
+// returns what went wrong on the pod's side. hold is Set.HoldEnd.
+func carry(local net.Conn, up Conn, hold time.Duration) error {
+	t := &transfer{local: local, up: up, hold: hold, downloaded: make(chan struct{})}
 	uploaded := make(chan struct{})
 	go func() {
 		defer close(uploaded)
-		upload(up, local, &clientGone)
+		t.upload()
 	}()
 
-	err := download(local, up)
-	if clientGone.Load() {
+	err := t.download()
+	close(t.downloaded)
+	if t.clientGone.Load() {
 		err = nil // which is its right
 	}
 	if err != nil {
@@ -42,54 +50,95 @@ func carry(local net.Conn, up Conn) error {
 	return local.Close()
 }
 
+// A transfer is what one direction of a connection knows of the other.
+type transfer struct {
+	local      net.Conn
+	up         Conn
+	hold       time.Duration
+	clientGone atomic.Bool   // before anything of ours was closed
+	owed       atomic.Bool   // the pod's side got the last bytes
+	downloaded chan struct{} // closed when that direction has ended
+}
+
 // download copies from the pod to the client, and passes on the end.
-func download(local net.Conn, up Conn) error {
-	toClient := writes{local, nil}
-	if _, err := io.Copy(&toClient, up); err != nil {
+func (t *transfer) download() error {
+	toClient := writes{t, nil}
+	if _, err := io.Copy(&toClient, t.up); err != nil {
 		if toClient.err != nil {
 			return nil // the client has gone away, which is its right
 		}
 		return err
 	}
-	closeWrite(local) // if that fails, the client has gone away
+	closeWrite(t.local) // if that fails, the client has gone away
 	return nil
 }
 
 // upload copies from the client to the pod, and passes on the end. If the
-// client ends abruptly, so does the pod's stream. An error of the pod's side is
-// download's to see.
-func upload(up Conn, local net.Conn, clientGone *atomic.Bool) {
-	fromClient := reads{local, nil}
-	_, err := io.Copy(up, &fromClient)
+// client ends abruptly, or has closed its socket, so does the pod's stream. An
+// error of the pod's side is download's to see.
+func (t *transfer) upload() {
+	fromClient := reads{t, nil}
+	_, err := io.Copy(t.up, &fromClient)
 	switch {
-	case fromClient.err != nil:
-		clientGone.Store(true)
-		up.Close()
+	case fromClient.err != nil || err == nil && t.holdEnd():
+		t.clientGone.Store(true)
+		t.up.Close()
 	case err == nil:
-		up.CloseWrite()
+		t.up.CloseWrite()
+	}
+}
+
+// holdEnd waits as long as the end of the client's side should not be passed
+// on. It reports whether the client has closed its socket, so that nobody is
+// left to answer.
+func (t *transfer) holdEnd() (gone bool) {
+	client, ok := tcpConn(t.local)
+	if !ok {
+		return false
+	}
+	end := time.NewTimer(t.hold)
+	defer end.Stop()
+	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+		if isGone(client) {
+			return true
+		}
+		if !t.owed.Load() && pause > firstLook { // a socket that is being closed takes a second look
+			return false
+		}
+		select {
+		case <-time.After(pause):
+		case <-t.downloaded:
+			return false
+		case <-end.C:
+			return false
+		}
 	}
 }
 
 // writes and reads remember an error of the local side, which io.Copy does not
 // tell from one of the other side.
 type writes struct {
-	net.Conn
+	*transfer
 	err error
 }
 
 func (w *writes) Write(p []byte) (int, error) {
-	n, err := w.Conn.Write(p)
+	w.owed.Store(false)
+	n, err := w.local.Write(p)
 	w.err = err
 	return n, err
 }
 
 type reads struct {
-	net.Conn
+	*transfer
 	err error
 }
 
 func (r *reads) Read(p []byte) (int, error) {
-	n, err := r.Conn.Read(p)
+	n, err := r.local.Read(p)
+	if n > 0 {
+		r.owed.Store(true)
+	}
 	if err != nil && err != io.EOF {
 		r.err = err
 	}
@@ -99,17 +148,25 @@ func (r *reads) Read(p []byte) (int, error) {
 // Reset closes a connection with RST where the transport has it, so that its
 // peer sees a failure and not an end.
 func Reset(c net.Conn) error {
+	if conn, ok := tcpConn(c); ok {
+		return errors.Join(conn.SetLinger(0), conn.Close())
+	}
+	return c.Close()
+}
+
+// tcpConn is what a connection is over, if that is TCP.
+func tcpConn(c net.Conn) (*net.TCPConn, bool) {
 	for inner := c; inner != nil; {
 		switch conn := inner.(type) {
 		case *net.TCPConn:
-			return errors.Join(conn.SetLinger(0), conn.Close())
+			return conn, true
 		case interface{ NetConn() net.Conn }: // crypto/tls, and our own wrappers
 			inner = conn.NetConn()
 		default:
 			inner = nil
 		}
 	}
-	return c.Close()
+	return nil, false
 }
 
 func closeWrite(c net.Conn) error {

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,8 +54,12 @@ type Set struct {
 	// Listen binds a Spec's address, given as the second argument because it
 	// may have moved up; nil means plain TCP.
 	Listen func(s Spec, at netip.AddrPort) (net.Listener, error)
-	Meters *Meters      // nil: nothing is counted
-	Log    *slog.Logger // nil: none
+	// HoldEnd is for how long the end of a client's side is kept from the pod
+	// while the app owes an answer; 0 means 5 s. The runtime gives the answer
+	// only a second after that, and tells the app nothing of it.
+	HoldEnd time.Duration
+	Meters  *Meters      // nil: nothing is counted
+	Log     *slog.Logger // nil: none
 
 	applying sync.Mutex // makes Apply and Close one at a time
 
@@ -294,7 +299,7 @@ func (p *port) serve(local net.Conn) {
 		Reset(local)
 		up.Close()
 	})
-	err = carry(meter.Count(local), up)
+	err = carry(meter.Count(local), up, cmp.Or(p.set.HoldEnd, 5*time.Second))
 	if !stop() {
 		err = nil // ended by us
 	}

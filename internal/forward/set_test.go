@@ -93,7 +93,7 @@ func spec(name string) forward.Spec {
 
 func newSet(t *testing.T, b forward.Backends) *forward.Set {
 	t.Helper()
-	s := &forward.Set{Backends: b, Meters: new(forward.Meters)}
+	s := &forward.Set{Backends: b, Meters: new(forward.Meters), HoldEnd: 10 * time.Millisecond}
 	t.Cleanup(func() { s.Close() })
 	return s
 }
@@ -193,6 +193,38 @@ func TestClientHalfClose(t *testing.T) {
 	answer, err := io.ReadAll(c)
 	if err != nil || string(answer) != "100000 bytes" {
 		t.Errorf("answer %q, %v", answer, err)
+	}
+}
+
+// The end of a client's side is kept from the pod until that has answered.
+func TestEndIsHeldUntilTheAnswer(t *testing.T) {
+	events := make(chan string, 2)
+	s := newSet(t, pod(t, func(c *net.TCPConn) {
+		io.ReadFull(c, make([]byte, 7))
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			io.Copy(io.Discard, c)
+			events <- "end"
+		}()
+		select { // the app takes its time
+		case <-ended:
+		case <-time.After(50 * time.Millisecond):
+		}
+		events <- "answer"
+		io.WriteString(c, "answer")
+		<-ended
+	}))
+	s.HoldEnd = time.Minute
+	s.Apply([]forward.Spec{spec("f")})
+	c := dial(t, addr(t, s, "f"))
+	io.WriteString(c, "request")
+	c.CloseWrite()
+	if answer, err := io.ReadAll(c); err != nil || string(answer) != "answer" {
+		t.Errorf("answer %q, %v", answer, err)
+	}
+	if first, second := <-events, <-events; first != "answer" || second != "end" {
+		t.Errorf("%s, then %s; want the answer first", first, second)
 	}
 }
 
