@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -33,9 +34,15 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	bin := flags.String("bin", "bin", "directory of the programs to measure")
 	rounds := flags.Int("rounds", 5, "how often everything is measured; the medians are compared")
+	only := flags.String("only", "", "measure what matches this regular expression")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	wanted, err := regexp.Compile(*only)
+	if err != nil {
+		return fmt.Errorf("-only: %w", err)
+	}
+	metrics := slices.DeleteFunc(slices.Clone(metrics), func(m metric) bool { return !wanted.MatchString(m.name) })
 	if os.Getenv("KUBECONFIG") == "" {
 		return errors.New("set KUBECONFIG; test/cluster/cluster brings up a cluster")
 	}
@@ -72,12 +79,12 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		}
 		fmt.Fprintf(out, "round %d of %d done\n", round+1, *rounds)
 	}
-	return table(out, rivals, samples)
+	return table(out, metrics, rivals, samples)
 }
 
 // table prints the medians, and how many times better the last rival is than
 // the first.
-func table(out io.Writer, rivals []rival, samples [][][]float64) error {
+func table(out io.Writer, metrics []metric, rivals []rival, samples [][][]float64) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	head := []string{""}
 	for _, r := range rivals {
