@@ -167,11 +167,7 @@ func (s *session) readData(h frameHeader) error {
 // closed lease did not read is dropped.
 func (s *session) deliver(l *Lease, n int) error {
 	for n > 0 {
-		if _, err := s.in.Peek(1); err != nil {
-			return err
-		}
-		s.seen.Store(time.Now().UnixNano())
-		chunk, err := s.in.Peek(min(n, s.in.Buffered()))
+		chunk, err := s.chunk(n)
 		if err != nil {
 			return err
 		}
@@ -194,6 +190,19 @@ func (s *session) deliver(l *Lease, n int) error {
 		}
 	}
 	return nil
+}
+
+// chunk waits for n bytes, or as many as the buffer holds: the rest of a frame
+// follows soon, and each handing over costs the owner a system call.
+func (s *session) chunk(n int) ([]byte, error) {
+	n = min(n, s.in.Size())
+	for s.in.Buffered() < n {
+		if _, err := s.in.Peek(s.in.Buffered() + 1); err != nil {
+			return nil, err
+		}
+		s.seen.Store(time.Now().UnixNano())
+	}
+	return s.in.Peek(n)
 }
 
 func (s *session) drop(n int) error {
