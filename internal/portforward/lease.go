@@ -23,7 +23,8 @@ type Lease struct {
 	dataID, errorID uint32
 
 	chunks   chan []byte // from the session's reader to Read or WriteTo
-	used     chan int    // how much of the chunk was taken
+	free     chan []byte // and back
+	unread   atomic.Int32
 	finished chan struct{}
 	deadline deadline // for reads
 	overdue  deadline // for writes
@@ -38,8 +39,13 @@ type Lease struct {
 	done    func(l *Lease, clean bool)
 
 	// The session's reader only touches these.
+	made                  int // buffers
 	errorText             []byte
 	dataEnded, errorEnded bool
+
+	reading sync.Mutex // guards the following
+	rest    []byte     // of the chunk that was taken last
+	chunk   []byte
 
 	closing sync.Once
 
@@ -54,10 +60,41 @@ func newLease(s *session, errorID, dataID uint32) *Lease {
 		session:  s,
 		errorID:  errorID,
 		dataID:   dataID,
-		chunks:   make(chan []byte),
-		used:     make(chan int, 1),
+		chunks:   make(chan []byte, buffers),
+		free:     make(chan []byte, buffers),
 		finished: make(chan struct{}),
 	}
+}
+
+// buffers is how many chunks a lease may have: one is filled, one is written.
+const buffers = 2
+
+// freeBuffer waits for a buffer for n bytes, or as many as fit into the
+// largest; nil if nobody reads any more. For the session's reader only.
+func (l *Lease) freeBuffer(n int) []byte {
+	n = min(n, maxDataLen)
+	var buf []byte
+	select {
+	case buf = <-l.free:
+	case <-l.finished:
+		return nil
+	default:
+		if l.made < buffers {
+			l.made++
+			return make([]byte, n) // many connections never need much
+		}
+		l.session.stalled.Store(true)
+		defer l.session.stalled.Store(false)
+		select {
+		case buf = <-l.free:
+		case <-l.finished:
+			return nil
+		}
+	}
+	if cap(buf) < n {
+		buf = make([]byte, min(max(n, 2*cap(buf)), maxDataLen))
+	}
+	return buf[:n]
 }
 
 // finish ends reading with err. Only the first call counts.
@@ -139,6 +176,25 @@ func (l *Lease) WriteTo(w io.Writer) (total int64, err error) {
 // take waits for the next chunk and passes it to use, which returns how much
 // of it is done with.
 func (l *Lease) take(use func(chunk []byte) (int, error)) error {
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	if len(l.rest) == 0 {
+		if err := l.next(); err != nil {
+			return err
+		}
+	}
+	n, err := use(l.rest)
+	l.rest = l.rest[n:]
+	l.session.carried.Store(time.Now().UnixNano())
+	if len(l.rest) == 0 {
+		l.unread.Add(-1)
+		l.free <- l.chunk // there is room for all of them
+	}
+	return err
+}
+
+// next waits for the next chunk; reading is held.
+func (l *Lease) next() error {
 	timeout := l.deadline.expired()
 	select {
 	case <-timeout:
@@ -146,15 +202,18 @@ func (l *Lease) take(use func(chunk []byte) (int, error)) error {
 	default:
 	}
 	select {
-	case chunk := <-l.chunks:
-		n, err := use(chunk)
-		l.used <- n
-		return err
+	case l.chunk = <-l.chunks:
 	case <-l.finished:
-		return l.readErr()
+		select {
+		case l.chunk = <-l.chunks: // it came before the end
+		default:
+			return l.readErr()
+		}
 	case <-timeout:
 		return os.ErrDeadlineExceeded
 	}
+	l.rest = l.chunk
+	return nil
 }
 
 func (l *Lease) readErr() error {

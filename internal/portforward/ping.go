@@ -222,7 +222,10 @@ type keeper struct {
 // waits reports whether the lease's owner has waited that long for anything
 // from the pod.
 func (s *session) waits(d time.Duration) bool {
-	return !s.stalled.Load() && time.Since(time.Unix(0, s.carried.Load())) >= d
+	s.mu.Lock()
+	unread := s.lease != nil && s.lease.unread.Load() > 0
+	s.mu.Unlock()
+	return !unread && time.Since(time.Unix(0, s.carried.Load())) >= d
 }
 
 // keepalive pings every interval, and fails the session when nothing answers

@@ -162,47 +162,37 @@ func (s *session) readData(h frameHeader) error {
 	return nil
 }
 
-// deliver hands n bytes to the lease's reader as they arrive and waits until
-// they are taken: that waiting is the back-pressure. What the owner of a
-// closed lease did not read is dropped.
+// deliver hands n bytes to the lease's owner, who has a buffer to write from
+// while the next one is filled: each is a whole frame, since each handing over
+// costs a system call. That it waits for one to be free is the back-pressure. What the owner of a closed lease did not read is dropped.
 func (s *session) deliver(l *Lease, n int) error {
 	for n > 0 {
-		chunk, err := s.chunk(n)
-		if err != nil {
-			return err
-		}
-		s.stalled.Store(true)
-		select {
-		case l.chunks <- chunk:
-			l.received.Add(int64(len(chunk)))
-		case <-l.finished:
-			s.stalled.Store(false)
+		buf := l.freeBuffer(n)
+		if buf == nil {
 			return s.drop(n)
 		}
-		select {
-		case used := <-l.used:
-			s.carried.Store(time.Now().UnixNano())
-			s.stalled.Store(false)
-			s.in.Discard(used)
-			n -= used
-		case <-s.ctx.Done(): // the chunk stays as it is: nobody reads into it any more
-			return s.cause()
+		if err := s.fill(buf); err != nil {
+			return err
 		}
+		n -= len(buf)
+		l.received.Add(int64(len(buf)))
+		l.unread.Add(1)
+		l.chunks <- buf // there is room for all of them
 	}
 	return nil
 }
 
-// chunk waits for n bytes, or as many as the buffer holds: the rest of a frame
-// follows soon, and each handing over costs the owner a system call.
-func (s *session) chunk(n int) ([]byte, error) {
-	n = min(n, s.in.Size())
-	for s.in.Buffered() < n {
-		if _, err := s.in.Peek(s.in.Buffered() + 1); err != nil {
-			return nil, err
+// fill reads len(buf) bytes, however slowly they come.
+func (s *session) fill(buf []byte) error {
+	for len(buf) > 0 {
+		n, err := s.in.Read(buf)
+		if err != nil {
+			return err
 		}
 		s.seen.Store(time.Now().UnixNano())
+		buf = buf[n:]
 	}
-	return s.in.Peek(n)
+	return nil
 }
 
 func (s *session) drop(n int) error {

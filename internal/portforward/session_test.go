@@ -63,7 +63,11 @@ func TestPingWithoutAnAnswer(t *testing.T) {
 				t.Errorf("vitality %d, %v; want alive: one worker may wait", v, err)
 			}
 		}, unclear},
-		{"something came, which nobody takes", func(t *testing.T, s *session, _ *Lease, far net.Conn) { far.Write(data(s)) }, unclear},
+		{"something came, which nobody takes", func(t *testing.T, s *session, _ *Lease, far net.Conn) {
+			for range buffers + 1 {
+				far.Write(data(s))
+			}
+		}, unclear},
 		{"something came, which is taken late", func(t *testing.T, s *session, l *Lease, far net.Conn) {
 			far.Write(data(s))
 			time.AfterFunc(time.Second/2, func() { l.Read(make([]byte, 1)) })
