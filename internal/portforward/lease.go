@@ -66,8 +66,9 @@ func newLease(s *session, errorID, dataID uint32) *Lease {
 	}
 }
 
-// buffers is how many chunks a lease may have: one is filled, one is written.
-const buffers = 2
+// buffers is how many chunks a lease may have: some are filled while one is
+// written, so that not each of them wakes somebody.
+const buffers = 4
 
 // freeBuffer waits for a buffer for n bytes, or as many as fit into the
 // largest; nil if nobody reads any more. For the session's reader only.

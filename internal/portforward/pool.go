@@ -211,6 +211,7 @@ func (p *Pool) session(ctx context.Context, pod Pod) (pc *podConns, s *session, 
 		p.mu.Lock()
 		if s != nil {
 			pc.dialing--
+			p.drop(pc) // it may have died meanwhile
 			p.mu.Unlock()
 			return pc, s, false, nil
 		}

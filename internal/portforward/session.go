@@ -14,6 +14,9 @@ import (
 	"time"
 )
 
+// readAhead is for frames' heads; what is larger is read into a lease's buffer.
+const readAhead = 4 << 10
+
 // maxErrorText bounds what is kept of an error stream.
 const maxErrorText = 4 << 10
 
@@ -64,7 +67,7 @@ type session struct {
 func newSession(conn net.Conn) *session {
 	s := &session{
 		conn:     conn,
-		in:       bufio.NewReaderSize(conn, maxDataLen+frameHeaderLen),
+		in:       bufio.NewReaderSize(conn, readAhead),
 		sending:  make(chan struct{}, 1),
 		nextID:   1,
 		nextPing: 1,
