@@ -2,7 +2,6 @@ package forward
 
 import (
 	"encoding/binary"
-	"errors"
 	"net"
 	"net/netip"
 
@@ -64,17 +63,12 @@ func diagRequest(end, peer netip.AddrPort) []byte {
 	return b
 }
 
-// diagSaysGone reads the answer: there is no such socket, or no process has it.
+// diagSaysGone reads the answer: the socket is there, for its last exchange or
+// its TIME_WAIT, and no process has it. That there is none says nothing: the
+// kernel also says so where it cannot look, or where the client is behind NAT.
 func diagSaysGone(b []byte) bool {
-	if len(b) < unix.SizeofNlMsghdr {
+	if len(b) < unix.SizeofNlMsghdr+diagLen || binary.NativeEndian.Uint16(b[4:]) != unix.SOCK_DIAG_BY_FAMILY {
 		return false
 	}
-	body := b[unix.SizeofNlMsghdr:]
-	switch binary.NativeEndian.Uint16(b[4:]) {
-	case unix.NLMSG_ERROR:
-		return len(body) >= 4 && errors.Is(unix.Errno(-int32(binary.NativeEndian.Uint32(body))), unix.ENOENT)
-	case unix.SOCK_DIAG_BY_FAMILY:
-		return len(body) >= diagLen && binary.NativeEndian.Uint32(body[diagInode:]) == 0
-	}
-	return false
+	return binary.NativeEndian.Uint32(b[unix.SizeofNlMsghdr+diagInode:]) == 0
 }

@@ -30,6 +30,7 @@ type Lease struct {
 	overdue  deadline // for writes
 	writing  atomic.Bool
 	sent     atomic.Int64 // frames with data
+	owed     debt
 	received atomic.Int64 // bytes
 	dropped  int64        // what the session had dropped when it was closed
 
@@ -241,7 +242,7 @@ func (l *Lease) Write(p []byte) (int, error) {
 		part := p[:min(len(p), maxDataLen)]
 		l.sent.Add(1)
 		err := l.session.send(late, func(dst []byte) []byte {
-			l.session.owed.add(len(part))
+			l.owed.add(len(part))
 			dst = appendDataHeader(dst, l.dataID, 0, len(part))
 			return append(dst, part...)
 		})
@@ -298,11 +299,11 @@ func (l *Lease) sendFin(late <-chan struct{}) error {
 // Close gives the lease back. It is idempotent and waits.
 func (l *Lease) Close() error {
 	l.closing.Do(func() {
+		l.mu.Lock()
+		l.closed = true // before writing is looked at: no Write begins after that
+		l.mu.Unlock()
 		clean := !l.writing.Load() // else it waits for the pod to take bytes
 		l.dropped = l.session.dropped.Load()
-		l.mu.Lock()
-		l.closed = true
-		l.mu.Unlock()
 		l.finish(net.ErrClosed)
 		l.overdue.set(time.Time{}, nil)
 		l.done(l, clean)
@@ -315,7 +316,7 @@ func (l *Lease) Close() error {
 // has connected to the app, which it has if anything came from there.
 func (l *Lease) isSettled() bool {
 	received := l.received.Load()
-	return l.sent.Load() <= 1 && 0 < received && received <= strays
+	return l.sent.Load() <= 1 && 0 < received && received <= strays && l.unread.Load() == 0
 }
 
 // Retiring is closed when the pool was told that the pod is going away.

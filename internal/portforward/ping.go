@@ -29,6 +29,17 @@ const strays = 16 << 10
 // errNoAnswer is what ping returns when a healthy far end would have answered.
 var errNoAnswer = errors.New("no answer to a ping")
 
+// debtOfLease is what the lease owes; a session without one owes nothing, since
+// it was seen to that the server was done with the last one's.
+func (s *session) debtOfLease() *debt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lease == nil {
+		return new(debt)
+	}
+	return &s.lease.owed
+}
+
 // A debt is what was sent of which no ping has shown that the server is done
 // with it. The zero value is none.
 type debt struct{ frames, bytes atomic.Int64 }
@@ -184,10 +195,11 @@ func (s *session) ping(ctx context.Context, timeout time.Duration) (vitality, er
 	late, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	sent := time.Now()
-	frames, bytes := s.owed.now()
+	owed := s.debtOfLease()
+	frames, bytes := owed.now()
 	answered, err := s.volley(late.Done())
 	if answered == serverWorkers {
-		s.owed.pay(frames, bytes)
+		owed.pay(frames, bytes)
 	}
 	switch {
 	case answered > 0:

@@ -92,7 +92,8 @@ type podConns struct {
 
 type idleSession struct {
 	*session
-	since time.Time
+	since  time.Time
+	before int64 // what it had dropped then
 }
 
 // Usage is what the pool knows of a pod.
@@ -129,7 +130,7 @@ func (p *Pool) Open(ctx context.Context, pod Pod, port uint16) (*Lease, error) {
 		if fresh {
 			pc.proven = time.Now()
 		}
-		if p.Spare && !p.closed && !pc.isRetired() && len(pc.idle)+pc.recycling+pc.dialing == 0 {
+		if p.Spare && !p.closed && p.pods[pod] == pc && !pc.isRetired() && len(pc.idle)+pc.recycling+pc.dialing == 0 {
 			pc.dialing++
 			p.running.Go(func() { p.dialSpare(pc) })
 		}
@@ -194,13 +195,13 @@ func (p *Pool) session(ctx context.Context, pod Pod) (pc *podConns, s *session, 
 	p.mu.Lock()
 	pc = p.connsOf(pod)
 	for len(pc.idle) > 0 {
-		s := pc.idle[len(pc.idle)-1].session
+		i := pc.idle[len(pc.idle)-1]
 		pc.idle = pc.idle[:len(pc.idle)-1]
-		if s.usable() {
+		if i.usable() && i.dropped.Load()-i.before <= strays {
 			p.mu.Unlock()
-			return pc, s, false, nil
+			return pc, i.session, false, nil
 		}
-		spent = append(spent, s)
+		spent = append(spent, i.session)
 	}
 	pc.dialing++
 	if pc.recycling > len(pc.waiters) {
@@ -315,7 +316,7 @@ func (p *Pool) connsOf(pod Pod) *podConns {
 func (p *Pool) drop(pc *podConns) {
 	if len(pc.sessions) == 0 {
 		pc.proven = time.Time{}
-		if pc.dialing == 0 {
+		if pc.dialing == 0 && p.pods[pc.pod] == pc {
 			delete(p.pods, pc.pod)
 		}
 	}
@@ -476,7 +477,7 @@ func (p *Pool) keep(pc *podConns, s *session) {
 	case usable && pc.offer(s):
 		enough = false
 	case !enough:
-		pc.idle = append(pc.idle, idleSession{s, time.Now()})
+		pc.idle = append(pc.idle, idleSession{s, time.Now(), s.dropped.Load()})
 	}
 	if enough {
 		pc.offer(nil)

@@ -274,6 +274,7 @@ func TestDoesNotReuseAfterBytesThatNobodyReads(t *testing.T) {
 				exchange(t, l, "he")
 				exchange(t, l, "llo")
 				l.Close()
+				await.Until(t, "it to be ready for reuse", func() bool { return p.Usage(pod).Idle == 1 })
 			}
 			l := open(t, p, pod, sourcePort)
 			fmt.Fprintln(l, 5)

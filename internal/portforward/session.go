@@ -46,10 +46,9 @@ type session struct {
 	queued  []byte      // frames that go before the next ones
 	flush   *time.Timer // sends them if there are no next ones
 
-	seen    atomic.Int64 // when the last frame began to arrive, Unix ns
-	carried atomic.Int64 // when the lease's owner last took something, Unix ns
-	stalled atomic.Bool  // the reader waits for the lease's owner to read
-	owed    debt
+	seen    atomic.Int64  // when the last frame began to arrive, Unix ns
+	carried atomic.Int64  // when data last came or was taken by the lease's owner, Unix ns
+	stalled atomic.Bool   // the reader waits for the lease's owner to read
 	pings   atomic.Uint64 // sent so far; only changed with sending held
 	dropped atomic.Int64  // bytes for nobody
 
@@ -165,9 +164,10 @@ func (s *session) readData(h frameHeader) error {
 	return nil
 }
 
-// deliver hands n bytes to the lease's owner, who has a buffer to write from
-// while the next one is filled: each is a whole frame, since each handing over
-// costs a system call. That it waits for one to be free is the back-pressure. What the owner of a closed lease did not read is dropped.
+// deliver hands n bytes to the lease's owner, a frame or what fits into a buffer
+// of it at a time, since each handing over costs a system call. That it waits
+// for a buffer to be free is the back-pressure. What the owner of a closed lease
+// did not read is dropped.
 func (s *session) deliver(l *Lease, n int) error {
 	for n > 0 {
 		buf := l.freeBuffer(n)
@@ -192,7 +192,9 @@ func (s *session) fill(buf []byte) error {
 		if err != nil {
 			return err
 		}
-		s.seen.Store(time.Now().UnixNano())
+		now := time.Now().UnixNano()
+		s.seen.Store(now)
+		s.carried.Store(now)
 		buf = buf[n:]
 	}
 	return nil
@@ -306,6 +308,9 @@ func (s *session) queue(while time.Duration, build func(dst []byte) []byte) erro
 		return err
 	}
 	defer func() { <-s.sending }()
+	if s.isDead() {
+		return s.cause()
+	}
 	s.queued = build(s.queued)
 	s.flush.Reset(while)
 	return nil

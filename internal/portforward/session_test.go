@@ -127,6 +127,60 @@ func TestKeepaliveLooksIntoSilence(t *testing.T) {
 	}
 }
 
+// What one lease owed is not owed by the next, or by nobody.
+func TestDebtsEndWithTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := silent(t)
+		for range 2 {
+			l, err := s.open(80)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Write(make([]byte, onTheWay+1))
+			if v, _ := s.ping(context.Background(), time.Second); v != unclear {
+				t.Errorf("with much sent: vitality %d; want unclear", v)
+			}
+			s.release(l)
+			if v, _ := s.ping(context.Background(), time.Second); v != dead {
+				t.Errorf("without a lease: vitality %d; want dead", v)
+			}
+		}
+	})
+}
+
+// What still trickles in from a pod that is gone is worth waiting for.
+func TestKeepaliveLetsItTrickle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, far := silent(t)
+		l, err := s.open(80)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var running sync.WaitGroup
+		running.Go(func() {
+			s.keepalive(10*time.Second, 2*time.Second, keeper{
+				wanted:    func() bool { return true },
+				answered:  func() {},
+				reachable: func(context.Context) bool { return true },
+				gone:      func() bool { return true },
+			})
+		})
+		const size = 40
+		running.Go(func() {
+			far.Write(appendDataHeader(nil, l.dataID, 0, size))
+			for range size {
+				time.Sleep(time.Second) // of the bubble's own
+				far.Write([]byte("x"))
+			}
+		})
+		if n, err := io.ReadFull(l, make([]byte, size)); err != nil {
+			t.Errorf("%d of %d bytes, %v", n, size, err)
+		}
+		s.fail(ErrClosed)
+		running.Wait()
+	})
+}
+
 // The next ping meets the server's worker that has the lease's data, and not
 // the one that has its errors, whatever was sent before.
 func TestStreamIDsMeetTheNextPing(t *testing.T) {
