@@ -273,11 +273,7 @@ func (s *stage) unready(ctx context.Context, client *http.Client) (string, error
 		if err := set(false); err != nil {
 			return err
 		}
-		f, err := s.client.Wait(ctx, demoService, time.Second) // it will not become ready
-		if err == nil && f.State != status.NoEndpoints {
-			err = fmt.Errorf("it is %s; want %s", f.State, status.NoEndpoints)
-		}
-		return errors.Join(err, set(true))
+		return errors.Join(s.awaitNoEndpoints(ctx), set(true))
 	}, func(load *requests) bool {
 		if waited == 0 {
 			waited = load.total()
@@ -288,6 +284,26 @@ func (s *stage) unready(ctx context.Context, client *http.Client) (string, error
 		return "", err
 	}
 	return fmt.Sprintf("%d requests by 4 clients, 0 failed: they waited", load.total()), nil
+}
+
+// awaitNoEndpoints waits until the daemon has seen that no pod is ready, and a
+// second more, in which none becomes so.
+func (s *stage) awaitNoEndpoints(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for {
+		f, err := s.client.Wait(limited, demoService, time.Second)
+		if err != nil || f.State == status.NoEndpoints {
+			return err
+		}
+		select {
+		case <-look.C:
+		case <-limited.Done():
+			return fmt.Errorf("it is %s; want %s", f.State, status.NoEndpoints)
+		}
+	}
 }
 
 // requests are counted by the pod that answered.

@@ -25,7 +25,7 @@ import (
 // quick makes the clusters' watching as fast as tests need it.
 var quick = kube.Timing{
 	Watch: 20 * time.Millisecond, Quiet: 50 * time.Millisecond, Answer: 500 * time.Millisecond,
-	Ping: 50 * time.Millisecond, Pong: 500 * time.Millisecond,
+	Ping: 50 * time.Millisecond, Pong: 3 * time.Second, // which a busy machine keeps
 	Retry: 10 * time.Millisecond, RetryInUse: 50 * time.Millisecond, RetryIdle: 100 * time.Millisecond, RetryDenied: 50 * time.Millisecond,
 }
 

@@ -136,7 +136,7 @@ func TestPathThatIsGone(t *testing.T) {
 			t.Parallel()
 			c, pod := newCluster(t, demo.Options{})
 			p, d := newPool(t, c)
-			p.PingTimeout = 200 * time.Millisecond
+			p.PingTimeout = time.Second
 			passes := newClock(t, c)
 			var first *mutable
 			p.Dial = func(ctx context.Context, pod portforward.Pod) (net.Conn, error) {
