@@ -2,6 +2,7 @@ package portforward
 
 import (
 	"io"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -85,8 +86,8 @@ func (l *Lease) freeBuffer(n int) []byte {
 			l.made++
 			return make([]byte, n) // many connections never need much
 		}
-		l.session.stalled.Store(true)
-		defer l.session.stalled.Store(false)
+		l.session.stalled.Store(math.MaxInt64) // it does
+		defer func() { l.session.stalled.Store(time.Now().UnixNano()) }()
 		select {
 		case buf = <-l.free:
 		case <-l.finished:

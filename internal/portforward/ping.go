@@ -29,17 +29,6 @@ const strays = 16 << 10
 // errNoAnswer is what ping returns when a healthy far end would have answered.
 var errNoAnswer = errors.New("no answer to a ping")
 
-// debtOfLease is what the lease owes; a session without one owes nothing, since
-// it was seen to that the server was done with the last one's.
-func (s *session) debtOfLease() *debt {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.lease == nil {
-		return new(debt)
-	}
-	return &s.lease.owed
-}
-
 // A debt is what was sent of which no ping has shown that the server is done
 // with it. The zero value is none.
 type debt struct{ frames, bytes atomic.Int64 }
@@ -54,6 +43,17 @@ func (d *debt) now() (frames, bytes int64) { return d.frames.Load(), d.bytes.Loa
 func (d *debt) pay(frames, bytes int64) {
 	d.frames.Add(-frames)
 	d.bytes.Add(-bytes)
+}
+
+// debtOfLease is what the lease owes; a session without one owes nothing, since
+// it was seen to that the server was done with the last one's.
+func (s *session) debtOfLease() *debt {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lease == nil {
+		return new(debt)
+	}
+	return &s.lease.owed
 }
 
 // expectPong registers the next ping.
@@ -128,9 +128,9 @@ func (s *session) cut(l *Lease) bool {
 // If a pod does not take the bytes that are on their way to it, the worker that
 // holds them waits, perhaps for ever; a later stream that meets that worker
 // would hang. A ping that meets the same worker tells: the next one, as a rule,
-// since streamIDs sees to it. What the pod may still send is dropped for as long as the
-// runtime lives on, which is a second; where it sends much, the session is not
-// worth that.
+// since streamIDs sees to it. What the pod may still send is dropped for as long
+// as the runtime lives on, which is a second; where it sends much, the session
+// is not worth that.
 func (s *session) recycle(l *Lease, timeout time.Duration) bool {
 	late, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -188,7 +188,7 @@ const (
 )
 
 // ping asks the far end, which is the node's container runtime, for a sign of
-// life. Silence is unclear while our side of the connection waits for the
+// life. Silence is unclear if our side of the connection has waited for the
 // lease's owner to read, and while so much was sent that the pod may not take
 // that the connection may be full.
 func (s *session) ping(ctx context.Context, timeout time.Duration) (vitality, error) {
@@ -212,8 +212,7 @@ func (s *session) ping(ctx context.Context, timeout time.Duration) (vitality, er
 		return dead, err
 	case s.seen.Load() > sent.UnixNano():
 		return moving, nil
-	case s.stalled.Load() || s.carried.Load() > sent.UnixNano() || // it was stalled till now
-		frames >= serverQueue || bytes > onTheWay:
+	case s.stalled.Load() > sent.UnixNano() || frames >= serverQueue || bytes > onTheWay:
 		return unclear, nil
 	}
 	return dead, errNoAnswer

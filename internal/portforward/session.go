@@ -48,7 +48,7 @@ type session struct {
 
 	seen    atomic.Int64  // when the last frame began to arrive, Unix ns
 	carried atomic.Int64  // when data last came or was taken by the lease's owner, Unix ns
-	stalled atomic.Bool   // the reader waits for the lease's owner to read
+	stalled atomic.Int64  // when the reader last waited for the lease's owner to read, Unix ns
 	pings   atomic.Uint64 // sent so far; only changed with sending held
 	dropped atomic.Int64  // bytes for nobody
 

@@ -69,9 +69,16 @@ func TestPingWithoutAnAnswer(t *testing.T) {
 			}
 		}, unclear},
 		{"something came, which is taken late", func(t *testing.T, s *session, l *Lease, far net.Conn) {
-			far.Write(data(s))
+			for range buffers {
+				far.Write(data(s))
+			}
+			far.Write(appendDataHeader(nil, l.dataID, 0, 100)) // its bytes may never come
 			time.AfterFunc(time.Second/2, func() { l.Read(make([]byte, 1)) })
 		}, unclear},
+		{"little came, which is taken late", func(t *testing.T, s *session, l *Lease, far net.Conn) {
+			far.Write(data(s))
+			time.AfterFunc(time.Second/2, func() { l.Read(make([]byte, 1)) })
+		}, dead},
 		{"something comes", func(t *testing.T, s *session, l *Lease, far net.Conn) {
 			time.AfterFunc(time.Second/2, func() { far.Write(data(s)) })
 		}, moving},
