@@ -271,22 +271,16 @@ func has(ports []kube.Port, number uint16) bool {
 }
 
 func noSuchPort(w forward.Workload, want string, ports []kube.Port) status.Condition {
-	var have, names []string
+	var names []string
 	for _, p := range ports {
-		text := strconv.Itoa(int(p.Number))
 		if p.Name != "" {
-			text += " (" + p.Name + ")"
 			names = append(names, p.Name)
 		}
-		have = append(have, text)
 	}
 	c := status.Condition{
 		State: status.NotFound,
 		Cause: fmt.Sprintf("%s has no TCP port %s", w.Ref(), want),
-		Hint:  "it declares none",
-	}
-	if len(have) > 0 {
-		c.Hint = "it has " + strings.Join(have, ", ")
+		Hint:  kube.Having(ports),
 	}
 	if near := nearest.To(want, names, 1); len(near) > 0 {
 		c.Hint = "did you mean " + near[0] + "?"

@@ -202,6 +202,12 @@ func (i innermost) RoundTrip(req *http.Request) (*http.Response, error) {
 // WrappedRoundTripper lets apimachinery reach the transport underneath.
 func (i innermost) WrappedRoundTripper() http.RoundTripper { return i.next }
 
+// isNotFound reports whether the API server said so itself, and not a proxy on
+// the way, which knows no pods.
+func isNotFound(err error) bool {
+	return apierrors.IsNotFound(err) && !apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse)
+}
+
 // statusCode is the HTTP status in an error, or 0.
 func statusCode(err error) int {
 	// The error of a refused upgrade does not unwrap to what was said.

@@ -349,20 +349,20 @@ func checkProtocols(w forward.Workload, v view, ports []string) error {
 		}
 		for _, p := range v.others {
 			if is(p.name, p.number) {
-				return configError(status.NotFound, fmt.Sprintf("%v; port-forward carries TCP only", p), v.has(), nil)
+				return configError(status.NotFound, fmt.Sprintf("%v; port-forward carries TCP only", p), Having(v.ports), nil)
 			}
 		}
 	}
 	return nil
 }
 
-// has is a hint at the ports that there are.
-func (v view) has() string {
-	if len(v.ports) == 0 {
+// Having is a hint at the ports that there are.
+func Having(ports []Port) string {
+	if len(ports) == 0 {
 		return "it declares no TCP port"
 	}
 	var have []string
-	for _, p := range v.ports {
+	for _, p := range ports {
 		have = append(have, describe(p.Name, p.Number))
 	}
 	return "it has " + strings.Join(have, ", ")
@@ -380,7 +380,7 @@ func checkPorts(w forward.Workload, v view, ports []string) error {
 		if slices.ContainsFunc(v.ports, func(p Port) bool { return p.Name == want }) {
 			continue
 		}
-		return configError(status.NotFound, fmt.Sprintf("%s has no TCP port %s", w.Ref(), want), v.has(), nil)
+		return configError(status.NotFound, fmt.Sprintf("%s has no TCP port %s", w.Ref(), want), Having(v.ports), nil)
 	}
 	if len(ports) == 0 && len(v.ports) == 0 {
 		return configError(status.NotFound, w.Ref()+" declares no TCP port", "say which one it listens on: --port NUMBER", nil)

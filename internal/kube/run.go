@@ -10,8 +10,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/tunneld/tunneld/internal/forward"
 	"github.com/tunneld/tunneld/internal/portforward"
@@ -222,12 +220,6 @@ func (c *cluster) retire(ctx context.Context) {
 			c.askAfter(ctx, pod)
 		}
 	}
-}
-
-// isNotFound reports whether the API server said so itself, and not a proxy on
-// the way, which knows no pods.
-func isNotFound(err error) bool {
-	return apierrors.IsNotFound(err) && !apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse)
 }
 
 // askAfter finds out whether a pod is gone, and tells the pool. It does so
