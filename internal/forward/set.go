@@ -21,6 +21,9 @@ const moveUp = 8000
 // OpenTimeout bounds the opening of a connection to a pod that was picked.
 const OpenTimeout = 15 * time.Second
 
+// holdEnd is Set.HoldEnd where nobody says otherwise.
+const holdEnd = 5 * time.Second
+
 // A Spec is the desired state of one raw TCP port of a forward. Specs are
 // comparable: equal Specs need no work, and those that differ in Hold only are
 // the same port.
@@ -299,7 +302,7 @@ func (p *port) serve(local net.Conn) {
 		Reset(local)
 		up.Close()
 	})
-	err = carry(meter.Count(local), up, cmp.Or(p.set.HoldEnd, 5*time.Second))
+	err = carry(meter.Count(local), up, cmp.Or(p.set.HoldEnd, holdEnd))
 	if !stop() {
 		err = nil // ended by us
 	}

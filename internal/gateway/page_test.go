@@ -19,6 +19,29 @@ import (
 	"github.com/tunneld/tunneld/internal/status"
 )
 
+// send sends a request as it stands, and returns the answer.
+func (h *harness) send(t *testing.T, request string) (*http.Response, string) {
+	t.Helper()
+	c, err := net.Dial("tcp", h.http.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, request); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp, string(body)
+}
+
 // What is misdirected is told to where, also if it says nothing about that.
 func TestMisdirected(t *testing.T) {
 	h := newHarness(t, new(pods))
@@ -29,21 +52,9 @@ func TestMisdirected(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c, err := net.Dial("tcp", h.http.String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
-			if _, err := io.WriteString(c, tt.request+"Accept: application/json\r\nConnection: close\r\n\r\n"); err != nil {
-				t.Fatal(err)
-			}
-			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer resp.Body.Close()
+			_, body := h.send(t, tt.request+"Accept: application/json\r\nConnection: close\r\n\r\n")
 			var got map[string]any
-			if err := json.NewDecoder(resp.Body).Decode(&got); err != nil {
+			if err := json.Unmarshal([]byte(body), &got); err != nil {
 				t.Fatal(err)
 			}
 			want := map[string]any{"status": 421.0, "cause": tt.cause, "hint": tt.hint, "devOnly": status.DevOnly}
@@ -59,19 +70,8 @@ func TestBrokenRequest(t *testing.T) {
 	p := new(pods)
 	p.add(t, "pod-1", func(_ http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
 	h := newHarness(t, p)
-	c, err := net.Dial("tcp", h.http.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	io.WriteString(c, "POST / HTTP/1.1\r\nHost: app.local\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\nzz\r\n")
-	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body, _ := io.ReadAll(resp.Body)
-	if resp.StatusCode != http.StatusBadRequest || strings.Contains(string(body), "pod-1") || !strings.Contains(string(body), "the request cannot be read: ") {
+	resp, body := h.send(t, "POST / HTTP/1.1\r\nHost: app.local\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\nzz\r\n")
+	if resp.StatusCode != http.StatusBadRequest || strings.Contains(body, "pod-1") || !strings.Contains(body, "the request cannot be read: ") {
 		t.Errorf("%s; want 400, and that the request is at fault:\n%s", resp.Status, body)
 	}
 	if n := h.Meters.Of("app").Counts().Failed; n != 0 {
