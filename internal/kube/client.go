@@ -20,7 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
-	"k8s.io/streaming/pkg/httpstream"
 
 	"github.com/tunneld/tunneld/internal/portforward"
 )
@@ -116,8 +115,6 @@ func (o outermost) RoundTrip(req *http.Request) (*http.Response, error) {
 	switch {
 	case err == nil:
 		done(answer(resp.StatusCode))
-	case httpstream.IsUpgradeFailure(err):
-		done(answer(statusCode(err)))
 	case errors.Is(ctx.Err(), context.Canceled):
 		done(withdrawn)
 	case overdue(ctx) && time.Since(began) < leastPatience:
@@ -206,18 +203,4 @@ func (i innermost) WrappedRoundTripper() http.RoundTripper { return i.next }
 // the way, which knows no pods.
 func isNotFound(err error) bool {
 	return apierrors.IsNotFound(err) && !apierrors.HasStatusCause(err, metav1.CauseTypeUnexpectedServerResponse)
-}
-
-// statusCode is the HTTP status in an error, or 0.
-func statusCode(err error) int {
-	// The error of a refused upgrade does not unwrap to what was said.
-	var upgrade *httpstream.UpgradeFailureError
-	if errors.As(err, &upgrade) {
-		err = upgrade.Cause
-	}
-	var status apierrors.APIStatus
-	if errors.As(err, &status) {
-		return int(status.Status().Code)
-	}
-	return 0
 }
