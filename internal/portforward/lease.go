@@ -1,6 +1,8 @@
 package portforward
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net"
@@ -23,16 +25,17 @@ type Lease struct {
 	session         *session
 	dataID, errorID uint32
 
-	chunks   chan []byte // from the session's reader to Read or WriteTo
+	chunks   chan []byte // from the session's run to Read or WriteTo
 	free     chan []byte // and back
 	unread   atomic.Int32
+	turn     turn // to read past them
 	finished chan struct{}
 	deadline deadline // for reads
 	overdue  deadline // for writes
 	writing  atomic.Bool
 	sent     atomic.Int64 // frames with data
 	owed     debt
-	received atomic.Int64 // bytes
+	received atomic.Int64 // bytes, or announced
 	dropped  int64        // what the session had dropped when it was closed
 
 	// The following are set by the pool before the lease is handed out.
@@ -40,14 +43,16 @@ type Lease struct {
 	retired <-chan struct{}
 	done    func(l *Lease, clean bool)
 
-	// The session's reader only touches these.
-	made                  int // buffers
+	// These are for whose turn it is to read from the session.
+	frames                int // with data
+	made                  int // buffers, other than own
 	errorText             []byte
 	dataEnded, errorEnded bool
 
 	reading sync.Mutex // guards the following
 	rest    []byte     // of the chunk that was taken last
 	chunk   []byte
+	own     []byte // a buffer
 
 	closing sync.Once
 
@@ -62,6 +67,7 @@ func newLease(s *session, errorID, dataID uint32) *Lease {
 		session:  s,
 		errorID:  errorID,
 		dataID:   dataID,
+		turn:     newTurn(s.conn),
 		chunks:   make(chan []byte, buffers),
 		free:     make(chan []byte, buffers),
 		finished: make(chan struct{}),
@@ -109,6 +115,7 @@ func (l *Lease) finish(err error) {
 	}
 	l.err = err
 	close(l.finished)
+	l.turn.finish()
 }
 
 // The following are called by the session's reader.
@@ -152,23 +159,30 @@ func (l *Lease) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	var n int
-	err := l.take(func(chunk []byte) (int, error) {
-		n = copy(p, chunk)
-		return n, nil
-	})
-	return n, err
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	myTurn, err := l.next()
+	switch {
+	case err != nil:
+		return 0, err
+	case myTurn:
+		chunk, err := l.pull(p)
+		return len(chunk), err
+	}
+	n := copy(p, l.rest)
+	l.used(n)
+	return n, nil
 }
 
 // WriteTo implements io.WriterTo: it writes what arrives straight from the
 // receive buffer to w, until the pod's end of stream.
 func (l *Lease) WriteTo(w io.Writer) (total int64, err error) {
+	l.reading.Lock()
+	defer l.reading.Unlock()
 	for err == nil {
-		err = l.take(func(chunk []byte) (int, error) {
-			n, err := w.Write(chunk)
-			total += int64(n)
-			return n, err
-		})
+		var n int
+		n, err = l.writeChunk(w)
+		total += int64(n)
 	}
 	if err == io.EOF {
 		err = nil
@@ -176,47 +190,110 @@ func (l *Lease) WriteTo(w io.Writer) (total int64, err error) {
 	return total, err
 }
 
-// take waits for the next chunk and passes it to use, which returns how much
-// of it is done with.
-func (l *Lease) take(use func(chunk []byte) (int, error)) error {
-	l.reading.Lock()
-	defer l.reading.Unlock()
-	if len(l.rest) == 0 {
-		if err := l.next(); err != nil {
-			return err
+func (l *Lease) writeChunk(w io.Writer) (int, error) {
+	myTurn, err := l.next()
+	switch {
+	case err != nil:
+		return 0, err
+	case myTurn:
+		chunk, err := l.pull(nil)
+		if err != nil {
+			return 0, err
 		}
+		return w.Write(chunk)
 	}
-	n, err := use(l.rest)
-	l.rest = l.rest[n:]
+	n, err := w.Write(l.rest)
+	l.used(n)
+	return n, err
+}
+
+// used notes that the owner is done with n bytes of the rest; reading is held.
+func (l *Lease) used(n int) {
 	l.session.carried.Store(time.Now().UnixNano())
-	if len(l.rest) == 0 {
+	if l.rest = l.rest[n:]; len(l.rest) == 0 {
 		l.unread.Add(-1)
 		l.free <- l.chunk // there is room for all of them
 	}
-	return err
 }
 
-// next waits for the next chunk; reading is held.
-func (l *Lease) next() error {
+// next waits until there is a rest, or until it is the owner's turn to pull;
+// reading is held.
+func (l *Lease) next() (myTurn bool, err error) {
 	timeout := l.deadline.expired()
-	select {
-	case <-timeout:
-		return os.ErrDeadlineExceeded
-	default:
-	}
-	select {
-	case l.chunk = <-l.chunks:
-	case <-l.finished:
-		select {
-		case l.chunk = <-l.chunks: // it came before the end
-		default:
-			return l.readErr()
+	defer l.turn.want(false)
+	for len(l.rest) == 0 {
+		if isClosed(timeout) {
+			return false, os.ErrDeadlineExceeded
 		}
-	case <-timeout:
-		return os.ErrDeadlineExceeded
+		if l.turn.begin() {
+			l.session.stalled.Store(time.Now().UnixNano()) // until now, nobody has read
+			return true, nil
+		}
+		l.turn.want(true)
+		select {
+		case l.chunk = <-l.chunks:
+			l.rest = l.chunk
+		case <-l.turn.lent: // and not taken back, if nothing has happened since
+		case <-l.finished:
+			select {
+			case l.chunk = <-l.chunks: // it came before the end
+				l.rest = l.chunk
+			default:
+				return false, l.readErr()
+			}
+		case <-timeout:
+			return false, os.ErrDeadlineExceeded
+		}
 	}
-	l.rest = l.chunk
-	return nil
+	return false, nil
+}
+
+// pull reads from the session what comes next for this lease: into p or, if that
+// is nil, a frame or as much of it as fits into a buffer. That costs nobody else
+// a wake-up. It ends what turn.begin has begun.
+func (l *Lease) pull(p []byte) ([]byte, error) {
+	defer l.turn.end()
+	timeout := l.deadline.expired()
+	wanted, got := 1, 0
+	for {
+		select {
+		case <-l.finished:
+			return nil, l.readErr()
+		case <-timeout:
+			if got == 0 {
+				return nil, os.ErrDeadlineExceeded
+			}
+			return p[:got], nil
+		default:
+		}
+		whose, err := l.session.advance()
+		if err == nil && whose == l {
+			if p == nil {
+				p = l.ownBuffer(l.session.left)
+				wanted = len(p)
+			}
+			var n int
+			n, err = l.session.read(p[got:])
+			if got += n; got >= wanted {
+				if l.session.left == 0 {
+					l.session.endOfFrame()
+				}
+				return p[:got], nil
+			}
+		}
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			l.session.fail(fmt.Errorf("%w: %w", ErrLinkDead, err))
+			<-l.finished
+		}
+	}
+}
+
+// ownBuffer is a buffer for n bytes, or as many as fit into the largest.
+func (l *Lease) ownBuffer(n int) []byte {
+	if n = min(n, maxDataLen); cap(l.own) < n {
+		l.own = make([]byte, min(max(n, 2*cap(l.own)), maxDataLen))
+	}
+	return l.own[:n]
 }
 
 func (l *Lease) readErr() error {
@@ -337,7 +414,7 @@ func (l *Lease) SetDeadline(t time.Time) error {
 
 // SetReadDeadline implements net.Conn.
 func (l *Lease) SetReadDeadline(t time.Time) error {
-	l.deadline.set(t, nil)
+	l.deadline.set(t, l.turn.interrupt)
 	return nil
 }
 

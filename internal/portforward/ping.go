@@ -212,7 +212,7 @@ func (s *session) ping(ctx context.Context, timeout time.Duration) (vitality, er
 		return dead, err
 	case s.seen.Load() > sent.UnixNano():
 		return moving, nil
-	case s.stalled.Load() > sent.UnixNano() || frames >= serverQueue || bytes > onTheWay:
+	case s.stalled.Load() > sent.UnixNano() || s.isLeft() || frames >= serverQueue || bytes > onTheWay:
 		return unclear, nil
 	}
 	return dead, errNoAnswer
@@ -230,13 +230,21 @@ type keeper struct {
 	gone func() bool
 }
 
+// isLeft reports whether the lease's owner has the turn to read, and does not.
+func (s *session) isLeft() bool {
+	s.mu.Lock()
+	l := s.lease
+	s.mu.Unlock()
+	return l != nil && l.turn.isIdle()
+}
+
 // waits reports whether the lease's owner has waited that long for anything
 // from the pod.
 func (s *session) waits(d time.Duration) bool {
 	s.mu.Lock()
 	unread := s.lease != nil && s.lease.unread.Load() > 0
 	s.mu.Unlock()
-	return !unread && time.Since(time.Unix(0, s.carried.Load())) >= d
+	return !unread && !s.isLeft() && time.Since(time.Unix(0, s.carried.Load())) >= d
 }
 
 // keepalive pings every interval, and fails the session when nothing answers

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strconv"
@@ -34,8 +33,13 @@ const lastStreamID = 1<<31 - 1024
 // A session is one upgraded connection to a pod. It carries at most one lease
 // at a time. run must be running for anything to be received.
 type session struct {
-	conn   net.Conn
-	in     *bufio.Reader
+	conn net.Conn
+	// The following are for whoever's turn it is to read: run, or the owner of the
+	// lease.
+	in    *bufio.Reader
+	frame frameHeader // what is being read
+	left  int         // bytes of it that are still to be read
+
 	ctx    context.Context // done when the session is dead; its cause is why
 	cancel context.CancelCauseFunc
 
@@ -84,12 +88,23 @@ func newSession(conn net.Conn) *session {
 	return s
 }
 
-// run reads frames until the connection ends.
+// run reads frames until the connection ends, but for those that a lease's owner
+// reads for itself.
 func (s *session) run() {
 	for {
-		if err := s.readFrame(); err != nil {
+		l, err := s.advance()
+		switch {
+		case err != nil:
 			s.fail(fmt.Errorf("%w: %w", ErrLinkDead, err))
 			return
+		case l == nil:
+		case l.frames > 1 && l.unread.Load() == 0 && l.turn.lend(): // many connections have one answer
+			<-l.turn.back
+		default:
+			if err := s.deliver(l); err != nil {
+				s.fail(fmt.Errorf("%w: %w", ErrLinkDead, err))
+				return
+			}
 		}
 	}
 }
@@ -125,111 +140,131 @@ func (s *session) usable() bool {
 	return !s.isDead() && !s.goneAway && s.nextID < lastStreamID
 }
 
-func (s *session) readFrame() error {
-	var b [frameHeaderLen]byte
-	if _, err := io.ReadFull(s.in, b[:]); err != nil {
-		return err
+// advance reads on, but for bytes that are for a lease's owner: of those, there
+// are left, and it returns the lease. Whatever it does can be repeated when a
+// deadline has interrupted it.
+func (s *session) advance() (*Lease, error) {
+	if s.left == 0 {
+		if err := s.readHeader(); err != nil {
+			return nil, err
+		}
 	}
-	s.seen.Store(time.Now().UnixNano())
-	h, err := parseFrameHeader(b[:])
+	if s.left == 0 {
+		return nil, nil
+	}
+	l := s.leaseOf(s.frame.stream)
+	switch {
+	case l == nil: // the tail of a stream that is over, or of a frame of no use
+		n, err := s.in.Discard(s.left)
+		s.left -= n
+		if !s.frame.control {
+			s.dropped.Add(int64(n))
+		}
+		return nil, err
+	case s.frame.stream == l.errorID:
+		return nil, s.readErrorText(l)
+	}
+	return l, nil
+}
+
+// readHeader reads a frame's header, and what matters of a control frame.
+func (s *session) readHeader() error {
+	b, err := s.in.Peek(frameHeaderLen)
 	if err != nil {
 		return err
 	}
-	if !h.control {
-		return s.readData(h)
+	s.seen.Store(time.Now().UnixNano())
+	h, err := parseFrameHeader(b)
+	if err != nil {
+		return err
 	}
-	return s.readControl(h)
-}
-
-func (s *session) readData(h frameHeader) error {
-	lease := s.leaseOf(h.stream)
-	switch {
-	case lease != nil && h.stream == lease.dataID:
-		if err := s.deliver(lease, h.length); err != nil {
-			return err
-		}
-		if h.fin() {
-			lease.remoteFin()
-		}
-	case lease != nil:
-		if err := s.readErrorText(lease, h.length); err != nil {
-			return err
-		}
-		if h.fin() {
-			lease.errorFin()
-		}
-	default: // the tail of a stream that is over
-		return s.drop(h.length)
+	if h.control {
+		return s.readControl(h)
+	}
+	s.in.Discard(frameHeaderLen)
+	s.frame, s.left = h, h.length
+	if l := s.leaseOf(h.stream); l != nil && h.stream == l.dataID && h.length > 0 {
+		l.frames++
+		l.received.Add(int64(h.length))
+	}
+	if h.length == 0 {
+		s.endOfFrame()
 	}
 	return nil
 }
 
-// deliver hands n bytes to the lease's owner, a frame or what fits into a buffer
-// of it at a time, since each handing over costs a system call. That it waits
-// for a buffer to be free is the back-pressure. What the owner of a closed lease
-// did not read is dropped.
-func (s *session) deliver(l *Lease, n int) error {
-	for n > 0 {
-		buf := l.freeBuffer(n)
+// endOfFrame passes on what else a data frame may say.
+func (s *session) endOfFrame() {
+	l := s.leaseOf(s.frame.stream)
+	switch {
+	case l == nil || !s.frame.fin():
+	case s.frame.stream == l.dataID:
+		l.remoteFin()
+	default:
+		l.errorFin()
+	}
+}
+
+// deliver hands what is left of a frame to the lease's owner, all of it or what
+// fits into a buffer at a time, since each handing over costs a system call.
+// That it waits for a buffer to be free is the back-pressure. What the owner of
+// a closed lease did not read is left to advance.
+func (s *session) deliver(l *Lease) error {
+	for s.left > 0 {
+		buf := l.freeBuffer(s.left)
 		if buf == nil {
-			return s.drop(n)
+			s.frame.stream = 0 // which is nobody's
+			return nil
 		}
-		if err := s.fill(buf); err != nil {
-			return err
+		for got := 0; got < len(buf); {
+			n, err := s.read(buf[got:])
+			if err != nil {
+				return err
+			}
+			got += n
 		}
-		n -= len(buf)
-		l.received.Add(int64(len(buf)))
 		l.unread.Add(1)
 		l.chunks <- buf // there is room for all of them
 	}
+	s.endOfFrame()
 	return nil
 }
 
-// fill reads len(buf) bytes, however slowly they come.
-func (s *session) fill(buf []byte) error {
-	for len(buf) > 0 {
-		n, err := s.in.Read(buf)
-		if err != nil {
-			return err
-		}
+// read reads some of what is left of a frame, whose end is endOfFrame's to note.
+func (s *session) read(p []byte) (int, error) {
+	n, err := s.in.Read(p[:min(len(p), s.left)])
+	if n > 0 {
 		now := time.Now().UnixNano()
 		s.seen.Store(now)
 		s.carried.Store(now)
-		buf = buf[n:]
+		s.left -= n
 	}
-	return nil
+	return n, err
 }
 
-func (s *session) drop(n int) error {
-	s.dropped.Add(int64(n))
-	_, err := s.in.Discard(n)
-	return err
-}
-
-func (s *session) readErrorText(l *Lease, n int) error {
-	keep := min(n, maxErrorText-len(l.errorText))
-	text := make([]byte, keep)
-	if _, err := io.ReadFull(s.in, text); err != nil {
-		return err
+func (s *session) readErrorText(l *Lease) error {
+	text := make([]byte, min(s.left, maxErrorText))
+	n, err := s.in.Read(text)
+	l.errorText = append(l.errorText, text[:min(n, maxErrorText-len(l.errorText))]...)
+	if s.left -= n; s.left == 0 {
+		s.endOfFrame()
 	}
-	l.errorText = append(l.errorText, text...)
-	_, err := s.in.Discard(n - keep)
 	return err
 }
 
 func (s *session) readControl(h frameHeader) error {
-	var b [8]byte
-	body := b[:min(len(b), h.length)]
-	if _, err := io.ReadFull(s.in, body); err != nil {
+	b, err := s.in.Peek(frameHeaderLen + min(8, h.length))
+	if err != nil {
 		return err
 	}
-	if _, err := s.in.Discard(h.length - len(body)); err != nil {
-		return err
-	}
+	body := b[frameHeaderLen:]
 	if len(body) < 4 {
 		return fmt.Errorf("spdy: control frame %d of %d bytes", h.kind, h.length)
 	}
-	id := binary.BigEndian.Uint32(body) &^ (1 << 31)
+	word := binary.BigEndian.Uint32(body)
+	s.in.Discard(len(b))
+	s.frame, s.left = h, h.length-len(body)
+	id := word &^ (1 << 31)
 	switch h.kind {
 	case typeSynReply:
 		if l := s.leaseOf(id); l != nil && h.fin() && id == l.dataID {
@@ -240,7 +275,7 @@ func (s *session) readControl(h frameHeader) error {
 			l.reset()
 		}
 	case typePing:
-		return s.readPing(binary.BigEndian.Uint32(body))
+		s.readPing(word)
 	case typeGoAway:
 		s.mu.Lock()
 		s.goneAway = true
@@ -252,13 +287,13 @@ func (s *session) readControl(h frameHeader) error {
 // readPing takes the answer to one of our pings, or passes one of theirs to
 // keepalive: the reader must never wait for the writer, which may wait for the
 // pod to read.
-func (s *session) readPing(id uint32) error {
+func (s *session) readPing(id uint32) {
 	if id%2 == 0 {
 		select {
 		case s.echo <- id:
 		default: // nobody needs that many answers
 		}
-		return nil
+		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -266,7 +301,6 @@ func (s *session) readPing(id uint32) error {
 		close(pong)
 		delete(s.pongs, id)
 	}
-	return nil
 }
 
 func (s *session) leaseOf(stream uint32) *Lease {
