@@ -134,7 +134,7 @@ func newCluster(id ID, userAgent string, timing Timing, log *slog.Logger, change
 	c.pool = &portforward.Pool{
 		Dial:         c.client.upgrade.Dial,
 		IdleTimeout:  c.timing.InUse,
-		Spare:        true,
+		DialSpare:    c.client.upgrade.DialSpare,
 		PingInterval: c.timing.Ping,
 		PingTimeout:  c.timing.Pong,
 		Changed:      c.notify,

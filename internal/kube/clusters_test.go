@@ -192,7 +192,8 @@ func TestReadsOnlyWhatIsInUse(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := []string{
-		"get pods/portforward in task-api", // the WebSocket upgrade
+		"get pods/portforward in task-api",    // the WebSocket upgrade
+		"create pods/portforward in task-api", // a spare's, over SPDY
 		"list endpointslices in task-api", "list services in task-api",
 		"watch endpointslices in task-api", "watch services in task-api",
 	}

@@ -46,9 +46,10 @@ type Pool struct {
 	// IdleTimeout is how long one is kept; zero means a minute. All but two are
 	// kept for a sixth of that.
 	IdleTimeout time.Duration
-	// Spare has another connection upgraded when the last idle one is taken, so
-	// that the next lease need not wait for that.
-	Spare bool
+	// DialSpare, if set, is called to upgrade another connection when the last idle
+	// one is taken, so that the next lease need not wait for that:
+	// [Dialer.DialSpare].
+	DialSpare func(ctx context.Context, pod Pod) (net.Conn, error)
 	// PingInterval is how often each upgraded connection is asked for a sign
 	// of life, and PingTimeout how long it has to answer; zero means 5 s.
 	PingInterval time.Duration
@@ -130,7 +131,7 @@ func (p *Pool) Open(ctx context.Context, pod Pod, port uint16) (*Lease, error) {
 		if fresh {
 			pc.proven = time.Now()
 		}
-		if p.Spare && !p.closed && p.pods[pod] == pc && !pc.isRetired() && len(pc.idle)+pc.recycling+pc.dialing == 0 {
+		if p.DialSpare != nil && !p.closed && p.pods[pod] == pc && !pc.isRetired() && len(pc.idle)+pc.recycling+pc.dialing == 0 {
 			pc.dialing++
 			p.running.Go(func() { p.dialSpare(pc) })
 		}
@@ -158,7 +159,7 @@ func (p *Pool) ProbeUpgrade(ctx context.Context, pod Pod) error {
 	pc := p.connsOf(pod)
 	pc.dialing++
 	p.mu.Unlock()
-	s, err := p.dial(ctx, pc)
+	s, err := p.dial(ctx, pc, p.Dial)
 	if err != nil {
 		return err
 	}
@@ -218,7 +219,7 @@ func (p *Pool) session(ctx context.Context, pod Pod) (pc *podConns, s *session, 
 		}
 	}
 	p.mu.Unlock()
-	s, err = p.dial(ctx, pc)
+	s, err = p.dial(ctx, pc, p.Dial)
 	return pc, s, true, err
 }
 
@@ -258,18 +259,18 @@ func (pc *podConns) offer(s *session) bool {
 func (p *Pool) dialSpare(pc *podConns) {
 	limited, cancel := context.WithTimeout(p.lifetime(), spareTimeout)
 	defer cancel()
-	s, err := p.dial(limited, pc)
+	s, err := p.dial(limited, pc, p.DialSpare)
+	if err == nil {
+		err = p.prove(limited, pc, s)
+	}
 	if err != nil {
 		p.log().Debug("no spare connection", "pod", pc.pod, "err", err)
-		return
 	}
-	p.keep(pc, s)
-	p.changed()
 }
 
 // dial makes an upgraded connection. The caller has counted it in pc.dialing.
-func (p *Pool) dial(ctx context.Context, pc *podConns) (*session, error) {
-	conn, err := p.dialUnlessClosed(ctx, pc.pod)
+func (p *Pool) dial(ctx context.Context, pc *podConns, upgrade func(context.Context, Pod) (net.Conn, error)) (*session, error) {
+	conn, err := p.dialUnlessClosed(ctx, pc.pod, upgrade)
 	p.mu.Lock()
 	pc.dialing--
 	switch {
@@ -289,14 +290,14 @@ func (p *Pool) dial(ctx context.Context, pc *podConns) (*session, error) {
 	return s, nil
 }
 
-func (p *Pool) dialUnlessClosed(ctx context.Context, pod Pod) (net.Conn, error) {
+func (p *Pool) dialUnlessClosed(ctx context.Context, pod Pod, upgrade func(context.Context, Pod) (net.Conn, error)) (net.Conn, error) {
 	p.mu.Lock()
 	closed := p.closed
 	p.mu.Unlock()
 	if closed {
 		return nil, ErrClosed
 	}
-	return p.Dial(ctx, pod)
+	return upgrade(ctx, pod)
 }
 
 // connsOf returns what there is of a pod; mu is held.

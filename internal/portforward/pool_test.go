@@ -297,11 +297,40 @@ func TestDoesNotReuseAfterBytesThatNobodyReads(t *testing.T) {
 func TestSpare(t *testing.T) {
 	t.Parallel()
 	c, pod := newCluster(t, demo.Options{})
-	p, _ := newPool(t, c)
-	p.Spare = true
+	p, d := newPool(t, c)
+	p.DialSpare = d.DialSpare
 	for n := range 3 {
 		exchange(t, open(t, p, pod, echoPort), "hello")
 		await.Until(t, "a spare", func() bool { u := p.Usage(pod); return u.Leases == n+1 && u.Idle == 1 })
+	}
+}
+
+// A spare finds out whether bare SPDY works, too, which is better; that it does
+// not hurts nobody, and is found out once.
+func TestSpareTriesTheBetterTransport(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		upgrades demo.Upgrades
+		want     string
+		asked    int // for three leases and their spares
+	}{
+		{demo.BothUpgrades, "spdy", 4},
+		{demo.WebSocketOnly, "websocket", 5},
+	}
+	for _, tt := range tests {
+		c, pod := newCluster(t, demo.Options{Upgrades: tt.upgrades})
+		p, d := newPool(t, c)
+		p.DialSpare = d.DialSpare
+		for n := range 3 {
+			exchange(t, open(t, p, pod, echoPort), "hello")
+			await.Until(t, "a spare", func() bool { u := p.Usage(pod); return u.Leases == n+1 && u.Idle == 1 })
+		}
+		if got := d.Transport(); got != tt.want {
+			t.Errorf("transport %q; want %s", got, tt.want)
+		}
+		if n := upgrades(c); n != tt.asked {
+			t.Errorf("%d upgrades were asked for; want %d", n, tt.asked)
+		}
 	}
 }
 
