@@ -1,12 +1,15 @@
 // Command bench compares tunneld with "kubectl port-forward" on the cluster of
 // $KUBECONFIG, on which the sample application of test/cluster must run: the
-// same pods, in the same minutes, in turns. See "make bench".
+// same pods, in the same minutes, in turns. See docs/performance.md.
 //
 // A machine that does other things disturbs both alike, so the ratio is what
-// counts; the figures themselves compare with no other run.
+// counts; the figures themselves compare with no other run. The programs' CPU
+// time and memory are read from /proc, so on other systems than Linux those
+// lines are empty.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -16,9 +19,8 @@ import (
 	"os/signal"
 	"regexp"
 	"slices"
-	"strings"
 	"syscall"
-	"text/tabwriter"
+	"time"
 )
 
 func main() {
@@ -35,6 +37,12 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	bin := flags.String("bin", "bin", "directory of the programs to measure")
 	rounds := flags.Int("rounds", 5, "how often everything is measured; the medians are compared")
 	only := flags.String("only", "", "measure what matches this regular expression")
+	var others []rival
+	flags.Func("also", "measure a forwarder that runs already, `NAME,KEY=ADDRESS,...` with the keys echo, source, http, pid; more than once for more", func(text string) error {
+		o, err := parseOther(text)
+		others = append(others, o)
+		return err
+	})
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -42,7 +50,10 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	if err != nil {
 		return fmt.Errorf("-only: %w", err)
 	}
-	metrics := slices.DeleteFunc(slices.Clone(metrics), func(m metric) bool { return !wanted.MatchString(m.name) })
+	chosen := slices.DeleteFunc(measurements(), func(m measurement) bool { return !wanted.MatchString(m.name) })
+	if len(chosen) == 0 {
+		return errors.New("-only: nothing has such a name")
+	}
 	if os.Getenv("KUBECONFIG") == "" {
 		return errors.New("set KUBECONFIG; test/cluster/cluster brings up a cluster")
 	}
@@ -52,67 +63,97 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 	}
 	defer os.RemoveAll(dir)
 
-	rivals := []rival{&kubectl{}, &tunneld{bin: *bin, dir: dir}}
-	for _, r := range rivals {
-		defer func() { err = errors.Join(err, r.close()) }()
+	cluster, err := newCluster(dir)
+	if err != nil {
+		return err
 	}
-	samples := make([][][]float64, len(metrics)) // by metric, rival and round
+	defer func() { err = errors.Join(err, cluster.close()) }()
+	rivals := append([]rival{&kubectl{}, &tunneld{bin: *bin, dir: dir}}, others...)
+	stage := &stage{cluster: cluster, kept: map[rival]*running{}}
+	defer stage.close()
+
+	samples := make([][][]values, len(chosen)) // by measurement, rival and round
+	for i := range samples {
+		samples[i] = make([][]values, len(rivals))
+	}
+	began := time.Now()
 	for round := range *rounds {
-		for i, m := range metrics {
-			if samples[i] == nil {
-				samples[i] = make([][]float64, len(rivals))
-			}
-			for j, r := range rivals {
-				at, err := r.ready(ctx)
-				if err != nil {
-					return fmt.Errorf("%s: %w", r, err)
+		for i, m := range chosen {
+			for turn := range rivals {
+				// Who is first in one round is last in the next.
+				j := turn
+				if round%2 == 1 {
+					j = len(rivals) - 1 - turn
 				}
-				v, err := m.measure(ctx, at)
+				v, err := stage.measure(ctx, rivals[j], m)
 				if ctx.Err() != nil {
 					return ctx.Err()
 				}
 				if err != nil {
-					fmt.Fprintf(out, "%s: %s: %v\n", r, m.name, err)
+					fmt.Fprintf(out, "%s: %s: %v\n", rivals[j], m.name, err)
 				}
 				samples[i][j] = append(samples[i][j], v)
 			}
 		}
-		fmt.Fprintf(out, "round %d of %d done\n", round+1, *rounds)
+		fmt.Fprintf(out, "round %d of %d done after %v\n", round+1, *rounds, time.Since(began).Round(time.Second))
 	}
-	return table(out, metrics, rivals, samples)
+	return table(out, chosen, rivals, samples)
 }
 
-// table prints the medians, and how many times better the last rival is than
-// the first.
-func table(out io.Writer, metrics []metric, rivals []rival, samples [][][]float64) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	head := []string{""}
-	for _, r := range rivals {
-		head = append(head, r.String())
-	}
-	fmt.Fprintln(w, strings.Join(append(head, "better by"), "\t")+"\t")
-	for i, m := range metrics {
-		row := []string{m.name}
-		var medians []float64
-		for j := range rivals {
-			v := median(samples[i][j])
-			medians = append(medians, v)
-			row = append(row, fmt.Sprintf("%.4g %s", v, m.unit))
-		}
-		first, last := medians[0], medians[len(medians)-1]
-		if m.less {
-			first, last = last, first
-		}
-		ratio := "-"
-		if first > 0 {
-			ratio = fmt.Sprintf("%.2f ×", last/first)
-		}
-		fmt.Fprintln(w, strings.Join(append(row, ratio), "\t")+"\t")
-	}
-	return w.Flush()
+// A scene is the circumstances of a measurement.
+type scene int
+
+const (
+	inUse     scene = iota // programs that run from the first to the last round
+	fresh                  // programs that were started for it
+	far                    // the same, with an API server at 40 ms
+	plainSPDY              // the same, where tunneld may not use WebSockets
+	crowded                // the same, with 500 unused forwards, and no kubectl
+)
+
+// A stage starts what a measurement takes.
+type stage struct {
+	cluster *cluster
+	kept    map[rival]*running
 }
 
-func median(v []float64) float64 {
-	v = slices.Sorted(slices.Values(v))
-	return v[len(v)/2]
+// measure returns a value for each line, even if it returns an error, which
+// says what went wrong meanwhile.
+func (s *stage) measure(ctx context.Context, r rival, m measurement) (values, error) {
+	if !r.takesPart(m.scene) {
+		return nil, nil
+	}
+	if at := s.kept[r]; m.scene == inUse && at.alive() {
+		return m.measure(ctx, at)
+	}
+	set, err := s.cluster.setting(ctx, m.scene)
+	if err != nil {
+		return nil, err
+	}
+	at, err := r.start(ctx, set)
+	if err != nil {
+		return nil, err
+	}
+	if m.scene == inUse {
+		s.kept[r].close() // what is left of it
+		s.kept[r] = at
+	} else {
+		defer at.close()
+	}
+	return m.measure(ctx, at)
+}
+
+func (s *stage) close() {
+	for _, at := range s.kept {
+		at.close()
+	}
+}
+
+// median is that of the numbers that were measured, and none if none was.
+func median(v []float64) (float64, bool) {
+	v = slices.SortedFunc(slices.Values(v), cmp.Compare)
+	if len(v) == 0 {
+		return 0, false
+	}
+	return v[len(v)/2], true
 }
