@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,7 +26,7 @@ type setting struct {
 	// WebSockets; it may be empty.
 	limited string
 	unused  int    // forwards, instead of the two that are used
-	server  string // the API server's HOST:PORT
+	server  uint16 // the API server's port
 }
 
 // cluster is that of $KUBECONFIG, and the ways to it.
@@ -52,7 +53,15 @@ func (c *cluster) setting(ctx context.Context, in scene) (setting, error) {
 	if err != nil {
 		return setting{}, err
 	}
-	set := setting{context: c.config.CurrentContext, server: server}
+	_, port, err := net.SplitHostPort(server)
+	if err != nil {
+		return setting{}, err
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return setting{}, err
+	}
+	set := setting{context: c.config.CurrentContext, server: uint16(number)}
 	if set.kubeconfig, err = c.write("kubeconfig", nil); err != nil {
 		return setting{}, err
 	}

@@ -11,7 +11,8 @@ import (
 // settle is how long programs have to become quiet.
 const settle = 3 * time.Second
 
-// unused measures what forwards cost that nobody uses.
+// unused measures what forwards cost that nobody uses. Watches share one
+// connection to the API server; upgraded ones would each be another.
 func unused(ctx context.Context, at *running) (values, error) {
 	if err := rest(ctx, settle); err != nil {
 		return nil, err
@@ -28,11 +29,11 @@ func unused(ctx context.Context, at *running) (values, error) {
 		return nil, err
 	}
 	v["memory"] = float64(memory) / 1e6
-	n, err := at.upgraded()
+	n, err := at.upstream()
 	if err != nil {
 		return v, err
 	}
-	v["upgraded connections"] = float64(n)
+	v[upstream] = float64(n)
 	return v, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -89,4 +90,36 @@ func residentSet(pid int) (int64, error) {
 		}
 	}
 	return 0, errors.New("/proc/PID/status says nothing of VmRSS")
+}
+
+// connectionsTo counts the established TCP connections of a process to a port
+// (proc_pid_net_tcp(5)).
+func connectionsTo(pid int, port uint16) (int, error) {
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	if err != nil {
+		return 0, err
+	}
+	own := map[string]bool{}
+	for _, fd := range fds {
+		link, _ := os.Readlink(fd) // it may be closed by now
+		if inode, ok := strings.CutPrefix(link, "socket:["); ok {
+			own[strings.TrimSuffix(inode, "]")] = true
+		}
+	}
+	n := 0
+	for _, table := range []string{"tcp", "tcp6"} {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, table))
+		if err != nil {
+			return 0, err
+		}
+		for line := range strings.Lines(string(text)) {
+			const remote, state, inode = 2, 3, 9
+			fields := strings.Fields(line)
+			if len(fields) > inode && strings.HasSuffix(fields[remote], fmt.Sprintf(":%04X", port)) &&
+				fields[state] == "01" && own[fields[inode]] {
+				n++
+			}
+		}
+	}
+	return n, nil
 }

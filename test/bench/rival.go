@@ -31,10 +31,9 @@ type addresses struct {
 type running struct {
 	addresses
 	processes []*process
-	pids      []int // of them, and of what somebody else has started
-	// upgraded counts upgraded connections.
-	upgraded func() (int, error)
-	cleanup  func()
+	pids      []int  // of them, and of what somebody else has started
+	server    uint16 // the API server's port
+	cleanup   func()
 }
 
 func (r *running) alive() bool {
@@ -93,6 +92,19 @@ func (r *running) memory() (int64, error) {
 	var sum int64
 	for _, pid := range r.pids {
 		n, err := residentSet(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+// upstream counts connections to the API server.
+func (r *running) upstream() (int, error) {
+	sum := 0
+	for _, pid := range r.pids {
+		n, err := connectionsTo(pid, r.server)
 		if err != nil {
 			return 0, err
 		}

@@ -51,7 +51,7 @@ func (d *tunneld) start(ctx context.Context, in setting) (*running, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	r := &running{cleanup: func() { os.RemoveAll(dir) }}
+	r := &running{server: in.server, cleanup: func() { os.RemoveAll(dir) }}
 	r.add(watch(cmd))
 	if err := d.find(ctx, client, in, r); err != nil {
 		r.processes[0].stop()
@@ -103,7 +103,6 @@ func (d *tunneld) find(ctx context.Context, client *localapi.Client, in setting,
 		}
 	}
 	if in.unused > 0 {
-		r.upgraded = func() (int, error) { return 0, errors.New("not yet") }
 		return nil
 	}
 	tcp, err := d.wait(ctx, client, "task-tcp")
