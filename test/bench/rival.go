@@ -123,7 +123,10 @@ func parseOther(text string) (*another, error) {
 	name, rest, _ := strings.Cut(text, ",")
 	o := &another{name: name}
 	for field := range strings.SplitSeq(rest, ",") {
-		key, value, _ := strings.Cut(field, "=")
+		key, value, ok := strings.Cut(field, "=")
+		if !ok {
+			return nil, fmt.Errorf("%q is not KEY=VALUE", field)
+		}
 		switch key {
 		case "echo":
 			o.at.echo = value
