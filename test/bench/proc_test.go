@@ -56,14 +56,14 @@ func TestConnectionsTo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	count := func() int {
-		n, err := connectionsTo(os.Getpid(), uint16(a.Port))
+	count := func(pid int) int {
+		n, err := connectionsTo(pid, uint16(a.Port))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return n
 	}
-	if n := count(); n != 0 {
+	if n := count(os.Getpid()); n != 0 {
 		t.Errorf("%d connections before there was one", n)
 	}
 	c, err := net.Dial("tcp", addr)
@@ -71,7 +71,10 @@ func TestConnectionsTo(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if n := count(); n != 1 {
+	if n := count(os.Getpid()); n != 1 {
 		t.Errorf("%d connections; want 1", n)
+	}
+	if n := count(os.Getppid()); n != 0 {
+		t.Errorf("%d connections of another process", n)
 	}
 }
