@@ -21,9 +21,10 @@ demo: build
 e2e: build
 	TUNNELD_BIN=$(BIN) $(GO) test -tags e2e -count=1 -timeout 20m -v ./test/e2e
 
-# The comparison with kubectl port-forward, on the same cluster in the same run.
+# The comparison with kubectl port-forward, on the same cluster in the same run:
+# see docs/performance.md. Part of it, once: BENCHFLAGS="-only HTTP -rounds 1".
 bench: build
-	$(GO) run ./test/bench -bin $(BIN)
+	$(GO) run ./test/bench -bin $(BIN) $(BENCHFLAGS)
 
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted"; exit 1; }

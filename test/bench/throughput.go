@@ -12,7 +12,7 @@ import (
 )
 
 // moved is how much a throughput measurement transfers, in bytes.
-const moved = 256 << 20
+const moved = 512 << 20
 
 // throughput is timed to the last byte, not to the end of the stream, which
 // container runtimes delay by a second.
