@@ -34,7 +34,7 @@ type cluster struct {
 	dir     string
 	config  *api.Config // its current context alone, without references to files
 	delay   *delay
-	limited bool // limitedUser exists
+	limited bool // limitedUser may exist
 }
 
 func newCluster(dir string) (*cluster, error) {
@@ -82,10 +82,10 @@ func (c *cluster) setting(ctx context.Context, in scene) (setting, error) {
 		})
 	case plainSPDY:
 		if !c.limited {
+			c.limited = true // or in part, if that fails
 			if err := kubectlStdin(ctx, limitedUser, "apply", "-f", "-"); err != nil {
 				return setting{}, err
 			}
-			c.limited = true
 		}
 		set.limited, err = c.write("limited", func(_ *api.Cluster, user *api.AuthInfo) { user.Impersonate = "tunneld-bench" })
 	}

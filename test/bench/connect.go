@@ -57,8 +57,12 @@ func pingPong(ctx context.Context, at *running) (values, error) {
 		if err != nil {
 			return worker{}, err
 		}
+		if err := echo(c, block); err != nil {
+			c.Close()
+			return worker{}, fmt.Errorf("the first one: %w", err)
+		}
 		c.SetDeadline(time.Now().Add(time.Minute))
-		return worker{func() error { return echo(c, block) }, func() { c.Close() }}, echo(c, block)
+		return worker{func() error { return echo(c, block) }, func() { c.Close() }}, nil
 	})
 	if err != nil {
 		return nil, err

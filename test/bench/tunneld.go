@@ -69,7 +69,7 @@ func configuration(network int, in setting) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "version: 1\naddresses: 127.%d.0.0/16\ndns: {listen: \"127.0.0.1:0\"}\ngateway: {http: 0, https: 0}\nforwards:\n", network)
 	forward := func(name, target string) {
-		fmt.Fprintf(&b, "- name: %s\n  target: service/%s\n  namespace: %s\n  context: %s\n  kubeconfig: %s\n",
+		fmt.Fprintf(&b, "- name: %s\n  target: service/%s\n  namespace: %s\n  context: %q\n  kubeconfig: %q\n",
 			name, target, namespace, in.context, cmp.Or(in.limited, in.kubeconfig))
 	}
 	if in.unused == 0 {
