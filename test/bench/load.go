@@ -54,11 +54,11 @@ func drive(ctx context.Context, at *running, workers, n int, newWorker func() (w
 	}
 	var r result
 	var mu sync.Mutex
-	var running sync.WaitGroup
+	var busy sync.WaitGroup
 	before := at.cpu()
 	began := time.Now()
 	for _, w := range all {
-		running.Go(func() {
+		busy.Go(func() {
 			var times []time.Duration
 			var failures failed
 			inARow := 0
@@ -81,7 +81,7 @@ func drive(ctx context.Context, at *running, workers, n int, newWorker func() (w
 			r.failures.add(failures)
 		})
 	}
-	running.Wait()
+	busy.Wait()
 	r.took = time.Since(began)
 	r.cpu = at.cpu() - before
 	slices.Sort(r.times)
