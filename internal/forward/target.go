@@ -41,6 +41,9 @@ func (w Workload) String() string {
 // container's for the other kinds. It is comparable.
 type Target struct {
 	Workload
+	// Pod, if set, is the hostname of the one pod that is meant, as cluster DNS
+	// has it. Whoever has that name after it is the same target.
+	Pod  string
 	Port uint16
 }
 

@@ -323,6 +323,8 @@ func (c *cluster) await(ctx context.Context, t forward.Target) (forward.Endpoint
 			}
 			if cause := v.nowhere[t.Port]; cause != "" {
 				cond = leadsNowhere(t.Workload, cause)
+			} else if t.Pod != "" && v.exists && !unknown && (cond.State.Usable() || cond.State == status.Connecting) {
+				cond = cmp.Or(v.away(t), cond) // the other pods may be well
 			}
 			err := ctx.Err()
 			if unknown {

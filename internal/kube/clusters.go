@@ -48,6 +48,17 @@ type Report struct {
 	Nowhere map[uint16]status.Condition
 	// Ready and Total count pods.
 	Ready, Total int
+	// Pods are those that have a name in cluster DNS, sorted by it.
+	Pods []Pod
+	// Subdomain is the Service under which cluster DNS has these names; empty
+	// if there is none.
+	Subdomain string
+}
+
+// A Pod is one that keeps its name when it is replaced.
+type Pod struct {
+	Hostname string
+	Ready    bool
 }
 
 func idOf(w forward.Workload) ID { return ID{w.Kubeconfig, w.Context} }

@@ -117,7 +117,7 @@ func TestReport(t *testing.T) {
 			web, db, tcp := h.workload(forward.Deployment, "task-api"), h.workload(forward.StatefulSet, "task-db"), h.workload(forward.Service, "task-tcp")
 			empty, none := h.workload(forward.Service, "task-empty"), h.workload(forward.Service, "none")
 			pod := h.workload(forward.Pod, h.Pods("task-api", "task-api")[0])
-			byHand := h.workload(forward.Service, "by-hand")
+			byHand, headless := h.workload(forward.Service, "by-hand"), h.workload(forward.Service, "task-db")
 			err := h.Apply(&corev1.Service{
 				ObjectMeta: metav1.ObjectMeta{Namespace: "task-api", Name: "by-hand"},
 				Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
@@ -125,7 +125,7 @@ func TestReport(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			h.Use([]forward.Workload{web, db, tcp, empty, byHand, none, pod})
+			h.Use([]forward.Workload{web, db, headless, tcp, empty, byHand, none, pod})
 
 			http := []kube.Port{{Name: "http", Number: 8000}}
 			// The pods declare what all Services over them lead to.
@@ -136,13 +136,18 @@ func TestReport(t *testing.T) {
 			idle := func(n int, notes []string, ports ...kube.Port) kube.Report {
 				return kube.Report{Condition: status.Condition{State: status.Idle}, Seen: true, Ports: ports, Notes: notes, Ready: n, Total: n}
 			}
+			named := func(r kube.Report) kube.Report {
+				r.Pods, r.Subdomain = []kube.Pod{{Hostname: "task-db-0", Ready: true}, {Hostname: "task-db-1", Ready: true}}, "task-db"
+				return r
+			}
 			for _, tt := range []struct {
 				w     forward.Workload
 				state status.State
 				want  kube.Report
 			}{
 				{web, status.Idle, idle(2, undeclared, containers...)},
-				{db, status.Idle, idle(2, nil, kube.Port{Number: 9000})},
+				{db, status.Idle, named(idle(2, nil, kube.Port{Number: 9000}))},
+				{headless, status.Idle, named(idle(2, nil, kube.Port{Name: "tcp-db", Number: 9000}))},
 				{tcp, status.Idle, idle(2, udp, echoPorts...)},
 				{pod, status.Idle, idle(1, undeclared, containers...)},
 				{empty, status.NoEndpoints, kube.Report{Condition: status.Condition{

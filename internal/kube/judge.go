@@ -128,6 +128,30 @@ func leadsNowhere(w forward.Workload, cause string) status.Condition {
 	return status.Condition{State: status.NoEndpoints, Cause: cause, Hint: w.Kubectl("describe " + w.Ref())}
 }
 
+// away is why the pod that the target names takes nothing, if that is so.
+func (v view) away(t forward.Target) status.Condition {
+	c := status.Condition{State: status.NoEndpoints, Hint: t.Kubectl("get pods")}
+	there, up := false, false
+	for _, b := range v.backends {
+		if b.hostname == t.Pod {
+			there = true
+			up = up || b.ready || b.serving
+			if b.takes(t) && (b.ready || b.serving) {
+				return status.Condition{}
+			}
+		}
+	}
+	switch {
+	case !there:
+		c.Cause = fmt.Sprintf("%s in namespace %s has no pod %s now", t.Ref(), t.Namespace, t.Pod)
+	case !up:
+		c.Cause = fmt.Sprintf("pod %s of %s is not ready", t.Pod, t.Ref())
+	default:
+		c.Cause = fmt.Sprintf("pod %s of %s has nothing for port %d", t.Pod, t.Ref(), t.Port)
+	}
+	return c
+}
+
 // count returns how many pods are ready, how many serve though they are
 // terminating or not ready, and how many there are. A pod that has none of the
 // workload's ports is not ready for it.

@@ -114,3 +114,23 @@ func TestHintAtEndpointSlices(t *testing.T) {
 		t.Errorf("hint %q; want %q", got, want)
 	}
 }
+
+// The other pods do not count for one that is named.
+func TestAway(t *testing.T) {
+	v := view{backends: []backend{
+		{pod: "a", hostname: "a", ready: true}, {pod: "b", hostname: "b"},
+		{pod: "c", hostname: "c", ready: true, ports: map[uint16]uint16{81: 81}},
+		{pod: "d", hostname: "d", serving: true, terminating: true},
+	}}
+	w := forward.Workload{Namespace: "ns", Kind: forward.Service, Name: "app"}
+	for pod, want := range map[string]string{
+		"a": "", "d": "",
+		"b": "pod b of service/app is not ready",
+		"c": "pod c of service/app has nothing for port 80",
+		"e": "service/app in namespace ns has no pod e now",
+	} {
+		if c := v.away(forward.Target{Workload: w, Pod: pod, Port: 80}); c.Cause != want || (c.State == status.NoEndpoints) != (want != "") {
+			t.Errorf("%s: %+v; want %q", pod, c, want)
+		}
+	}
+}

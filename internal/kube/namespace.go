@@ -102,7 +102,7 @@ func (n *namespace) view(w forward.Workload) view {
 		}
 	case forward.StatefulSet:
 		if s, ok := n.statefulSets.get(w.Name); ok {
-			return viewTemplate(s.Spec.Selector, s.Spec.Template.Spec, n.pods.all())
+			return viewStatefulSet(s, n.pods.all())
 		}
 	case forward.Pod:
 		if pod, ok := n.pods.get(w.Name); ok {

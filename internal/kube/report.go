@@ -64,6 +64,9 @@ func (c *cluster) report(w forward.Workload) Report {
 	}
 	r := Report{Condition: judge(f), Seen: f.view.exists && f.view.obstacle == "", Ports: f.view.ports, Notes: f.view.notes()}
 	r.Ready, _, r.Total = f.view.count()
+	if r.Pods = f.view.named(); len(r.Pods) > 0 {
+		r.Subdomain = f.view.subdomain
+	}
 	for port, cause := range f.view.nowhere {
 		if r.Nowhere == nil {
 			r.Nowhere = make(map[uint16]status.Condition)
@@ -104,4 +107,19 @@ func (c *cluster) refusedEverywhere() error {
 		refusal = err
 	}
 	return refusal
+}
+
+// named lists the pods that have names, once for each name: pods may share one.
+func (v view) named() []Pod {
+	ready := make(map[string]bool)
+	for _, b := range v.backends {
+		if b.hostname != "" {
+			ready[b.hostname] = ready[b.hostname] || b.ready && b.carries()
+		}
+	}
+	var pods []Pod
+	for _, hostname := range slices.Sorted(maps.Keys(ready)) {
+		pods = append(pods, Pod{hostname, ready[hostname]})
+	}
+	return pods
 }

@@ -82,10 +82,7 @@ func (b backend) key() string { return b.pod + "/" + b.uid }
 // pick chooses the pod for a connection to t.
 func (c *cluster) pick(t forward.Target) (e forward.Endpoint, again time.Time, ok bool) {
 	v := c.view(t.Workload)
-	carrying := slices.DeleteFunc(v.backends, func(b backend) bool {
-		_, has := b.port(t.Port)
-		return !has
-	})
+	carrying := slices.DeleteFunc(v.backends, func(b backend) bool { return !b.takes(t) })
 	c.mu.Lock()
 	b, again, ok := c.choose(t.Workload, carrying)
 	if ok {

@@ -7,10 +7,13 @@ import (
 	"slices"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/tunneld/tunneld/internal/forward"
 )
 
 // A Port is a TCP port of a workload: of a Service, or of a pod's containers.
@@ -33,6 +36,9 @@ type view struct {
 	nowhere map[uint16]string
 	// strays are endpoint addresses that belong to no pod.
 	strays []string
+	// subdomain is the Service under which cluster DNS has the pods' names;
+	// empty if there is none.
+	subdomain string
 }
 
 // An otherPort is a port of another protocol than TCP.
@@ -58,6 +64,8 @@ func (v view) notes() []string {
 // A backend is a pod of a workload.
 type backend struct {
 	pod, uid string
+	// hostname is the pod's own name in cluster DNS; empty if it has none.
+	hostname string
 	// ready, serving and terminating are as in an EndpointSlice: a pod that is
 	// terminating is not ready, but may serve.
 	ready, serving, terminating bool
@@ -74,6 +82,13 @@ func (b backend) port(n uint16) (uint16, bool) {
 	return p, ok
 }
 
+// takes reports whether the pod is the target's, or one of them, and has its
+// port.
+func (b backend) takes(t forward.Target) bool {
+	_, has := b.port(t.Port)
+	return has && (t.Pod == "" || b.hostname == t.Pod)
+}
+
 // carries reports whether the pod has any of the workload's ports.
 func (b backend) carries() bool { return b.ports == nil || len(b.ports) > 0 }
 
@@ -84,7 +99,7 @@ func (v view) port(n uint16) bool {
 // viewService joins a Service and its EndpointSlices. podAt finds a pod by its
 // IP for endpoints that do not say which pod they are.
 func viewService(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, podAt func(ip string) (*corev1.Pod, bool)) view {
-	v := view{exists: true}
+	v := view{exists: true, subdomain: svc.Name}
 	if svc.Spec.Type == corev1.ServiceTypeExternalName {
 		v.obstacle = fmt.Sprintf("service/%s is of type ExternalName (%s): it has no pods, and port-forward goes to pods only", svc.Name, svc.Spec.ExternalName)
 		return v
@@ -132,6 +147,7 @@ func viewService(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, podAt fu
 			if known, ok := merged[b.pod+"/"+b.uid]; ok {
 				b.ports = maps.Clone(known.ports)
 				maps.Copy(b.ports, ports)
+				b.hostname = cmp.Or(b.hostname, known.hostname)
 				b.ready = b.ready || known.ready
 				b.serving = b.serving || known.serving
 			}
@@ -174,6 +190,7 @@ func leadingNowhere(svc *corev1.Service, backends []backend) map[uint16]string {
 // discovery/v1 says they mean.
 func backendOf(e discoveryv1.Endpoint, podAt func(ip string) (*corev1.Pod, bool)) (backend, bool) {
 	b := backend{
+		hostname:    deref(e.Hostname, ""),
 		ready:       deref(e.Conditions.Ready, true),
 		terminating: deref(e.Conditions.Terminating, false),
 	}
@@ -222,6 +239,23 @@ func viewTemplate(selector *metav1.LabelSelector, template corev1.PodSpec, pods 
 		}
 	}
 	v.backends = sorted(v.backends)
+	return v
+}
+
+// viewStatefulSet is viewTemplate, with the pods' names.
+func viewStatefulSet(s *appsv1.StatefulSet, pods []*corev1.Pod) view {
+	v := viewTemplate(s.Spec.Selector, s.Spec.Template.Spec, pods)
+	v.subdomain = s.Spec.ServiceName
+	hostnames := make(map[string]string) // by UID
+	for _, pod := range pods {
+		// One that only has the labels may be named like anything.
+		if metav1.IsControlledBy(pod, s) {
+			hostnames[string(pod.UID)] = pod.Spec.Hostname
+		}
+	}
+	for i, b := range v.backends {
+		v.backends[i].hostname = hostnames[b.uid]
+	}
 	return v
 }
 

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,6 +26,10 @@ func conditions(ready, serving, terminating bool) func(*discoveryv1.Endpoint) {
 	return func(e *discoveryv1.Endpoint) {
 		e.Conditions = discoveryv1.EndpointConditions{Ready: &ready, Serving: &serving, Terminating: &terminating}
 	}
+}
+
+func named(hostname string) func(*discoveryv1.Endpoint) {
+	return func(e *discoveryv1.Endpoint) { e.Hostname = &hostname }
 }
 
 // slice has ports given as name and number.
@@ -80,6 +85,16 @@ func TestViewService(t *testing.T) {
 			ports:    []Port{{Name: "http", Number: 80}, {Name: "admin", Number: 81}},
 			backends: []backend{{pod: "a", uid: "a-uid", ready: true, serving: true, ports: map[uint16]uint16{80: 8080, 81: 9090}}},
 		}},
+		{"names of pods", service(http), []*discoveryv1.EndpointSlice{
+			slice(map[string]int32{"http": 1}, endpoint("app-0", named("app-0")), endpoint("stray", nil)),
+			slice(nil, endpoint("app-0", nil)),
+		}, view{
+			ports: []Port{{Name: "http", Number: 80}},
+			backends: []backend{
+				{pod: "app-0", uid: "app-0-uid", hostname: "app-0", ready: true, serving: true, ports: to(1)},
+				{pod: "stray", uid: "stray-uid", ready: true, serving: true, ports: to(1)},
+			},
+		}},
 		{"conditions", service(http), []*discoveryv1.EndpointSlice{
 			slice(map[string]int32{"http": 1},
 				endpoint("going", conditions(false, true, true)),
@@ -128,7 +143,7 @@ func TestViewService(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.want.exists = true
+			tt.want.exists, tt.want.subdomain = true, "app"
 			got := viewService(tt.svc, tt.eps, podAt)
 			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(view{}, backend{}, otherPort{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
@@ -170,6 +185,27 @@ func TestViewTemplate(t *testing.T) {
 			{pod: "ready", uid: "ready", ready: true, serving: true},
 		},
 	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(view{}, backend{}, otherPort{})); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// Only the set's own pods have names, and they have them from the set.
+func TestViewStatefulSet(t *testing.T) {
+	set := &appsv1.StatefulSet{
+		ObjectMeta: metav1.ObjectMeta{Name: "db", UID: "set"},
+		Spec:       appsv1.StatefulSetSpec{ServiceName: "peers", Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}}},
+	}
+	pod := func(name string, owner types.UID) *corev1.Pod {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), Labels: map[string]string{"app": "db"}}}
+		p.Spec.Hostname = name
+		p.OwnerReferences = []metav1.OwnerReference{{UID: owner, Controller: new(true)}}
+		return p
+	}
+	got := viewStatefulSet(set, []*corev1.Pod{pod("db-0", "set"), pod("other-0", "another"), pod("db-1", "set")})
+	want := view{exists: true, subdomain: "peers", backends: []backend{
+		{pod: "db-0", uid: "db-0", hostname: "db-0"}, {pod: "db-1", uid: "db-1", hostname: "db-1"}, {pod: "other-0", uid: "other-0"},
+	}}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(view{}, backend{}, otherPort{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
