@@ -1,6 +1,6 @@
 // Package statedir keeps what the daemon must not forget between two starts:
-// which address each forward has, and which ports it had last. The CA keeps
-// its files in the same directory, by itself.
+// which addresses each forward has, and which ports and pods it had last. The CA
+// keeps its files in the same directory, by itself.
 package statedir
 
 import (
@@ -47,8 +47,18 @@ type Forward struct {
 	// Ports let the listeners of a forward be bound before its cluster can be
 	// reached. Empty means that it never was.
 	Ports []Port `json:"ports,omitempty"`
-	// Target is what the Ports are of.
+	// Pods are those that have a name, and so an address, of their own.
+	Pods []Pod `json:"pods,omitempty"`
+	// Subdomain is the Service under which cluster DNS has the Pods' names.
+	Subdomain string `json:"subdomain,omitempty"`
+	// Target is what the Ports and the Pods are of.
 	Target string `json:"target,omitempty"`
+}
+
+// A Pod is one that a forward leads to by its name, whether it is there or not.
+type Pod struct {
+	Name    string     `json:"name"`
+	Address netip.Addr `json:"address"`
 }
 
 // A Dir is a state directory that this process has for itself. Its methods may
@@ -161,7 +171,8 @@ func (d *Dir) SetForwards(forwards map[string]Forward) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	same := func(a, b Forward) bool {
-		return a.Address == b.Address && a.Target == b.Target && slices.Equal(a.Ports, b.Ports)
+		return a.Address == b.Address && a.Target == b.Target && a.Subdomain == b.Subdomain &&
+			slices.Equal(a.Ports, b.Ports) && slices.Equal(a.Pods, b.Pods)
 	}
 	if !d.unsaved && maps.EqualFunc(d.forwards, forwards, same) {
 		return nil

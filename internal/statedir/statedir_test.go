@@ -2,6 +2,7 @@ package statedir_test
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,7 +16,7 @@ import (
 
 var sample = map[string]statedir.Forward{
 	"task-api": {Address: netip.MustParseAddr("127.77.31.4"), Ports: []statedir.Port{{Name: "http", Number: 8000, AppProtocol: "http"}}},
-	"db":       {Address: netip.MustParseAddr("127.77.1.1")},
+	"db":       {Address: netip.MustParseAddr("127.77.1.1"), Subdomain: "peers", Pods: []statedir.Pod{{Name: "db-0", Address: netip.MustParseAddr("127.77.1.2")}}},
 }
 
 var addrs = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
@@ -63,6 +64,24 @@ func TestWritesOnlyChanges(t *testing.T) {
 	d.SetForwards(sample)
 	if second, _ := os.Stat(file); !os.SameFile(first, second) {
 		t.Error("the file was replaced by an equal one")
+	}
+	for name, change := range map[string]func(*statedir.Forward){
+		"address":   func(f *statedir.Forward) { f.Address = f.Address.Next() },
+		"ports":     func(f *statedir.Forward) { f.Ports = []statedir.Port{{Number: 1}} },
+		"pods":      func(f *statedir.Forward) { f.Pods = []statedir.Pod{{Name: "db-0", Address: f.Address}} },
+		"subdomain": func(f *statedir.Forward) { f.Subdomain = "others" },
+		"target":    func(f *statedir.Forward) { f.Target = "service/other" },
+	} {
+		before, _ := os.Stat(file)
+		other := maps.Clone(sample)
+		f := other["db"]
+		change(&f)
+		other["db"] = f
+		d.SetForwards(other)
+		if now, _ := os.Stat(file); os.SameFile(before, now) {
+			t.Errorf("other %s were not written", name)
+		}
+		d.SetForwards(sample)
 	}
 }
 
