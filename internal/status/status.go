@@ -109,9 +109,12 @@ type Forward struct {
 	Target string `json:"target"`
 	Condition
 	// Since is when State was entered.
-	Since       time.Time   `json:"since"`
-	Endpoints   Endpoints   `json:"endpoints"`
-	Ports       []Port      `json:"ports"`
+	Since     time.Time `json:"since"`
+	Endpoints Endpoints `json:"endpoints"`
+	Ports     []Port    `json:"ports"`
+	// Pods are those with names of their own, which are among Hostnames, too.
+	// One that is away keeps its name.
+	Pods        []Pod       `json:"pods,omitempty"`
 	Connections Connections `json:"connections"`
 	Bytes       Bytes       `json:"bytes"`
 	// LastError is the last thing that went wrong for a connection, with its
@@ -126,6 +129,19 @@ type Forward struct {
 type Endpoints struct {
 	Ready int `json:"ready"`
 	Total int `json:"total"`
+}
+
+// A Pod is one pod to which its own names lead, and nowhere else.
+type Pod struct {
+	// Name is its hostname in cluster DNS.
+	Name      string   `json:"name"`
+	Hostnames []string `json:"hostnames"`
+	Address   string   `json:"address"`
+	// URL is as a Forward's.
+	URL   string `json:"url,omitempty"`
+	Ports []Port `json:"ports"`
+	// Ready says that the pod is there, and that the cluster takes it for ready.
+	Ready bool `json:"ready"`
 }
 
 // A Port is one TCP port of the forward's target.
