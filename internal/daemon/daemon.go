@@ -194,7 +194,7 @@ func (d *Daemon) listen(s forward.Spec, at netip.AddrPort) (net.Listener, error)
 	}
 	serves := func(name string) bool {
 		_, p := d.current()
-		return p.serves(s.Name, name)
+		return p.serves(at.Addr(), name)
 	}
 	var protocols []string
 	if s.ALPN != "" {
@@ -343,10 +343,10 @@ func (d *Daemon) apply() {
 	defer d.applying.Unlock()
 	cfg, old := d.current()
 
-	seen := make(map[forward.Workload][]kube.Port)
+	seen := make(map[forward.Workload]sighting)
 	for _, f := range cfg.Forwards {
 		if r := d.clusters.Report(f.Workload); r.Seen {
-			seen[f.Workload] = r.Ports
+			seen[f.Workload] = sightingOf(r)
 		}
 	}
 	p := makePlan(cfg, d.state.Forwards(), seen)
@@ -354,7 +354,7 @@ func (d *Daemon) apply() {
 	d.remember(p.remember)
 
 	before := d.bindings()
-	d.names.SetZone(dns.NewZone(old.names(func(f *planned) bool { return p.keeps(f) && before.any(f) })))
+	d.names.SetZone(dns.NewZone(old.names(func(at *place) bool { return p.keeps(at) && before.any(at) })))
 	d.ports.Retain(p.specs) // the gateway may want what they leave
 	d.gateway.SetTable(gateway.NewTable(p.rows))
 	d.gateway.Apply(p.listeners)

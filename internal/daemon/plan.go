@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -33,13 +34,10 @@ type plan struct {
 type planned struct {
 	name     string
 	workload forward.Workload
-	address  netip.Addr
-	// hostnames are what it answers to, the first the one to show.
-	hostnames []string
-	// wildcard is the one of them below which every name leads here too.
-	wildcard string
-	notes    []string // say which names lead elsewhere
-	ports    []plannedPort
+	place
+	// pods are the places of the pods that have names of their own.
+	pods  []*place
+	notes []string // say which names lead elsewhere, or are missing
 	// http is the port that the gateway leads to; 0: none, or not known yet.
 	http uint16
 	// gateway says that the gateway serves the forward.
@@ -53,6 +51,39 @@ type planned struct {
 	problem status.Condition
 }
 
+// A place is an address of its own, what leads there, and what listens there.
+type place struct {
+	// pod is the hostname of the only pod to which it leads; empty for a
+	// forward's own place.
+	pod     string
+	address netip.Addr
+	// hostnames are what it answers to, the first the one to show.
+	hostnames []string
+	// wildcard is the one of them below which every name leads here too.
+	wildcard string
+	ports    []plannedPort
+}
+
+// places are the forward's own and those of its pods.
+func (f *planned) places() []*place { return append([]*place{&f.place}, f.pods...) }
+
+// A sighting is what a cluster says about a workload.
+type sighting struct {
+	ports []kube.Port
+	// pods are the hostnames that cluster DNS has for its pods, and subdomain
+	// is the Service under which it has them, if any.
+	pods      []string
+	subdomain string
+}
+
+func sightingOf(r kube.Report) sighting {
+	s := sighting{ports: r.Ports, subdomain: r.Subdomain}
+	for _, pod := range r.Pods {
+		s.pods = append(s.pods, pod.Hostname)
+	}
+	return s
+}
+
 type plannedPort struct {
 	name   string
 	number uint16
@@ -62,47 +93,44 @@ type plannedPort struct {
 	tls bool
 }
 
-// makePlan plans. seen holds the ports of the workloads that have been seen in
-// their clusters; known is what the state directory remembers.
-func makePlan(cfg *config.Config, known map[string]statedir.Forward, seen map[forward.Workload][]kube.Port) *plan {
-	names := make([]string, len(cfg.Forwards))
-	had := make(map[string]netip.Addr, len(known))
+// makePlan plans. seen holds the workloads that have been seen in their
+// clusters; known is what the state directory remembers.
+func makePlan(cfg *config.Config, known map[string]statedir.Forward, seen map[forward.Workload]sighting) *plan {
+	sights := make([]sighting, len(cfg.Forwards))
+	pods := make([]podNames, len(cfg.Forwards))
 	for i, f := range cfg.Forwards {
-		names[i] = f.Name
+		sights[i], pods[i] = sight(f, known[f.Name], seen)
 	}
-	for name, k := range known {
-		had[name] = k.Address
-	}
-	addrs := assign(names, cfg.Addresses, had)
+	addrs := addresses(cfg, known, pods)
 
 	p := &plan{remember: make(map[string]statedir.Forward)}
-	claimed := make(map[string]string) // which forward has the name
-	for _, f := range cfg.Forwards {
-		one := &planned{name: f.Name, workload: f.Workload, address: addrs[f.Name]}
+	claimed := make(claims)
+	for i, f := range cfg.Forwards {
+		one := &planned{name: f.Name, workload: f.Workload, place: place{address: addrs[f.Name]}}
 		p.forwards = append(p.forwards, one)
 		if one.problem = refusal(cfg, f, one.address); one.problem.State != "" {
 			continue
 		}
-		ports, sure := seen[f.Workload]
-		if k := known[f.Name]; !sure && k.Target == f.Workload.String() {
-			ports = remembered(k.Ports)
-		}
-		p.remember[f.Name] = statedir.Forward{Address: one.address, Ports: toRemember(ports), Target: f.Workload.String()}
+		_, sure := seen[f.Workload]
 		if !slices.Contains(p.workloads, f.Workload) {
 			p.workloads = append(p.workloads, f.Workload)
 		}
 		for _, host := range hostnames(cfg.Domain, f) {
-			if first, taken := claimed[host]; taken {
+			if first, ok := claimed.claim(host, f.Name); !ok {
 				one.notes = append(one.notes, fmt.Sprintf("%s belongs to the forward %s, which comes first in the configuration", host, first))
 				continue
 			}
-			claimed[host] = f.Name
 			one.hostnames = append(one.hostnames, host)
 		}
-		if name := f.Name + "." + cfg.Domain; slices.Contains(one.hostnames, name) {
+		one.planPods(cfg, f, pods[i], sights[i].subdomain, addrs, claimed)
+		// What is below the name of pods are pods: one that is not known yet
+		// must not lead to another.
+		named := len(pods[i].names) > 0 || f.Workload.Kind == forward.StatefulSet
+		if name := f.Name + "." + cfg.Domain; slices.Contains(one.hostnames, name) && !named {
 			one.wildcard = name
 		}
-		p.planPorts(cfg, f, one, ports, sure)
+		p.remember[f.Name] = one.toRemember(sights[i])
+		p.planPorts(cfg, f, one, sights[i].ports, sure)
 	}
 	for name, k := range known {
 		if _, ok := p.remember[name]; !ok && addrs[name].IsValid() {
@@ -115,6 +143,64 @@ func makePlan(cfg *config.Config, known map[string]statedir.Forward, seen map[fo
 		}
 	}
 	return p
+}
+
+// sight is what the cluster says about a forward's workload, or else what is
+// remembered of it, and which of its pods get names.
+func sight(f config.Forward, known statedir.Forward, seen map[forward.Workload]sighting) (sighting, podNames) {
+	if known.Target != f.Workload.String() {
+		known = statedir.Forward{} // of another target it is of no use
+	}
+	s, sure := seen[f.Workload]
+	pods := choosePods(known.Pods, s.pods)
+	if len(s.pods) == 0 {
+		s.subdomain = known.Subdomain
+	}
+	if !sure {
+		s.ports = remembered(known.Ports)
+	}
+	return s, pods
+}
+
+// addresses assigns the addresses of all places: the forwards' by their names,
+// the pods' by podKey.
+func addresses(cfg *config.Config, known map[string]statedir.Forward, pods []podNames) map[string]netip.Addr {
+	var names, places []string
+	had := make(map[string]netip.Addr, len(known))
+	for name, k := range known {
+		had[name] = k.Address
+		for _, pod := range k.Pods {
+			had[podKey(name, pod.Name)] = pod.Address
+		}
+	}
+	for _, f := range cfg.Forwards {
+		names = append(names, f.Name)
+	}
+	places = slices.Clone(names)
+	for i, f := range cfg.Forwards {
+		for _, pod := range pods[i].names {
+			places = append(places, podKey(f.Name, pod))
+		}
+	}
+	addrs := assign(places, cfg.Addresses, had)
+	if slices.ContainsFunc(names, func(name string) bool { return !addrs[name].IsValid() }) {
+		// Pods have what a forward needs.
+		maps.Copy(had, assign(names, cfg.Addresses, had))
+		addrs = assign(places, cfg.Addresses, had)
+	}
+	return addrs
+}
+
+// claims tell which forward has a name.
+type claims map[string]string
+
+// claim reports whether the name is the forward's now, or else whose it is.
+func (c claims) claim(host, name string) (first string, ok bool) {
+	if first, taken := c[host]; taken {
+		return first, false
+	}
+	c[host] = name
+	return name, true
 }
 
 // refusal is why a forward must not run, if so.
@@ -144,9 +230,14 @@ func hostnames(domain string, f config.Forward) []string {
 		names = append(names, f.Name+".localhost")
 	}
 	if w := f.Workload; w.Kind == forward.Service {
-		names = append(names, w.Name+"."+w.Namespace+".svc.cluster.local")
+		names = append(names, clusterName(w.Name, w.Namespace))
 	}
 	return names
+}
+
+// clusterName is where cluster DNS has the Service.
+func clusterName(service, namespace string) string {
+	return service + "." + namespace + ".svc.cluster.local"
 }
 
 // planPorts plans the listeners of a forward. sure says that ports are what
@@ -168,6 +259,19 @@ func (p *plan) planPorts(cfg *config.Config, f config.Forward, one *planned, por
 		one.problem = noSuchPort(f.Workload, strconv.Itoa(int(want.Number)), ports)
 	}
 
+	first := len(p.rows)
+	for _, at := range one.places() {
+		p.planPlace(cfg, f, one, at, chosen)
+	}
+	if http == 0 || f.Workload.Kind == forward.Service && !has(ports, http) {
+		for _, row := range p.rows[first:] {
+			row.Problem = one.problem
+		}
+	}
+}
+
+// planPlace plans what listens at one of a forward's places.
+func (p *plan) planPlace(cfg *config.Config, f config.Forward, one *planned, at *place, chosen []chosenPort) {
 	var raw []uint16
 	for _, c := range chosen {
 		port := plannedPort{name: c.Name, number: c.Number}
@@ -178,8 +282,8 @@ func (p *plan) planPorts(cfg *config.Config, f config.Forward, one *planned, por
 		default:
 			port.spec = &forward.Spec{
 				Name:   f.Name,
-				Listen: netip.AddrPortFrom(one.address, c.Number),
-				Target: forward.Target{Workload: f.Workload, Port: c.Number},
+				Listen: netip.AddrPortFrom(at.address, c.Number),
+				Target: forward.Target{Workload: f.Workload, Pod: at.pod, Port: c.Number},
 				TLS:    c.tls,
 				Hold:   cfg.Hold,
 			}
@@ -189,27 +293,23 @@ func (p *plan) planPorts(cfg *config.Config, f config.Forward, one *planned, por
 			raw = append(raw, c.Number)
 			p.specs = append(p.specs, *port.spec)
 		}
-		one.ports = append(one.ports, port)
+		at.ports = append(at.ports, port)
 	}
 	if !one.gateway {
 		return
 	}
-	p.listeners = append(p.listeners, gatewayListeners(cfg.Gateway, one.address, f.Name, raw)...)
-	hosts := append(slices.Clone(one.hostnames), one.address.String())
-	if one.wildcard != "" {
-		hosts = append(hosts, "*."+one.wildcard)
+	p.listeners = append(p.listeners, gatewayListeners(cfg.Gateway, at.address, f.Name, raw)...)
+	hosts := append(slices.Clone(at.hostnames), at.address.String())
+	if at.wildcard != "" {
+		hosts = append(hosts, "*."+at.wildcard)
 	}
-	row := &gateway.Row{
+	p.rows = append(p.rows, &gateway.Row{
 		Forward:  f.Name,
 		Hosts:    hosts,
-		Scope:    one.address,
-		Backends: []gateway.Backend{{Target: forward.Target{Workload: f.Workload, Port: http}}},
+		Scope:    at.address,
+		Backends: []gateway.Backend{{Target: forward.Target{Workload: f.Workload, Pod: at.pod, Port: one.http}}},
 		Hold:     cfg.Hold,
-	}
-	if http == 0 || f.Workload.Kind == forward.Service && !has(ports, http) {
-		row.Problem = one.problem
-	}
-	p.rows = append(p.rows, row)
+	})
 }
 
 // gatewayListeners are the gateway's listeners on one address. Where its ports
@@ -367,41 +467,54 @@ func remembered(ports []statedir.Port) []kube.Port {
 	return out
 }
 
-func toRemember(ports []kube.Port) []statedir.Port {
-	var out []statedir.Port
-	for _, p := range ports {
-		out = append(out, statedir.Port(p))
+// toRemember is what shall be known of the forward at the next start.
+func (f *planned) toRemember(s sighting) statedir.Forward {
+	k := statedir.Forward{Address: f.address, Subdomain: s.subdomain, Target: f.workload.String()}
+	for _, p := range s.ports {
+		k.Ports = append(k.Ports, statedir.Port(p))
 	}
-	return out
+	for _, at := range f.pods {
+		k.Pods = append(k.Pods, statedir.Pod{Name: at.pod, Address: at.address})
+	}
+	return k
 }
 
-// names are the zone's names of the forwards that bound reports true for: a
-// name must not lead to an address where nothing listens.
-func (p *plan) names(bound func(*planned) bool) []dns.Name {
-	var names []dns.Name
+// places are those of all forwards.
+func (p *plan) places() []*place {
+	var all []*place
 	for _, f := range p.forwards {
-		if !bound(f) {
+		all = append(all, f.places()...)
+	}
+	return all
+}
+
+// names are the zone's names of the places that bound reports true for: a name
+// must not lead to an address where nothing listens.
+func (p *plan) names(bound func(*place) bool) []dns.Name {
+	var names []dns.Name
+	for _, at := range p.places() {
+		if !bound(at) {
 			continue
 		}
-		for _, host := range f.hostnames {
-			names = append(names, dns.Name{Name: host, Addrs: []netip.Addr{f.address}, Wildcard: host == f.wildcard})
+		for _, host := range at.hostnames {
+			names = append(names, dns.Name{Name: host, Addrs: []netip.Addr{at.address}, Wildcard: host == at.wildcard})
 		}
 	}
 	return names
 }
 
-// serves reports whether a name leads to the forward of that name.
-func (p *plan) serves(name, host string) bool {
-	return slices.ContainsFunc(p.forwards, func(f *planned) bool {
-		return f.name == name && (slices.Contains(f.hostnames, host) ||
-			f.wildcard != "" && strings.HasSuffix(host, "."+f.wildcard))
+// serves reports whether a name leads to the address.
+func (p *plan) serves(addr netip.Addr, host string) bool {
+	return slices.ContainsFunc(p.places(), func(at *place) bool {
+		return at.address == addr && (slices.Contains(at.hostnames, host) ||
+			at.wildcard != "" && strings.HasSuffix(host, "."+at.wildcard))
 	})
 }
 
-// keeps reports whether the plan has the forward at the same address and under
+// keeps reports whether the plan has the place at the same address and under
 // the same names.
-func (p *plan) keeps(f *planned) bool {
-	return slices.ContainsFunc(p.forwards, func(g *planned) bool {
-		return g.name == f.name && g.address == f.address && slices.Equal(g.hostnames, f.hostnames)
+func (p *plan) keeps(at *place) bool {
+	return slices.ContainsFunc(p.places(), func(now *place) bool {
+		return now.address == at.address && slices.Equal(now.hostnames, at.hostnames)
 	})
 }

@@ -118,12 +118,12 @@ func TestPlanPorts(t *testing.T) {
 				entry += ", " + tt.forward
 			}
 			known := map[string]statedir.Forward{"app": {Ports: tt.known, Target: workload("app").String()}}
-			seen := make(map[forward.Workload][]kube.Port)
+			seen := make(map[forward.Workload]sighting)
 			if tt.seen != nil {
 				for _, kind := range []forward.Kind{forward.Service, forward.Pod} {
 					w := workload("app")
 					w.Kind = kind
-					seen[w] = tt.seen
+					seen[w] = sighting{ports: tt.seen}
 				}
 			}
 			p := makePlan(parse(t, entry), known, seen)
@@ -138,7 +138,7 @@ func TestPlanPorts(t *testing.T) {
 }
 
 func TestPlanMovesUpAroundTheForwardsOwnPorts(t *testing.T) {
-	seen := map[forward.Workload][]kube.Port{workload("app"): {{Name: "http", Number: 80}, {Name: "other", Number: 8080}}}
+	seen := map[forward.Workload]sighting{workload("app"): {ports: []kube.Port{{Name: "http", Number: 80}, {Name: "other", Number: 8080}}}}
 	p := makePlan(parse(t, "name: app, target: app"), nil, seen)
 	var got [][3]uint16
 	for _, l := range p.listeners {
@@ -181,7 +181,7 @@ func TestPlanNames(t *testing.T) {
 		}
 	}
 
-	names := p.names(func(f *planned) bool { return f.name != "b" })
+	names := p.names(func(at *place) bool { return at.hostnames[0] != "b.local" })
 	var listed []string
 	for _, n := range names {
 		text := n.Name
@@ -202,7 +202,7 @@ func TestPlanNames(t *testing.T) {
 	for host, want := range map[string]bool{
 		"a.local": true, "x.a.local": true, "app.ns.svc.cluster.local": true, "b.local": false, "xa.local": false, "x.a.localhost": false,
 	} {
-		if got := p.serves("a", host); got != want {
+		if got := p.serves(p.forwards[0].address, host); got != want {
 			t.Errorf("forward a serves %s: %v", host, got)
 		}
 	}

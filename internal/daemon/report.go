@@ -17,44 +17,46 @@ import (
 // bindings are what listens, and what could not.
 type bindings struct {
 	raw      map[forward.Spec]forward.Binding
-	gateways map[string][]gateway.Binding // by the forward's name
+	gateways map[netip.Addr][]gateway.Binding // by the wanted address
 	shared   []gateway.Binding
 }
 
 func newBindings(raw []forward.Binding, gateways []gateway.Binding) bindings {
 	b := bindings{
 		raw:      make(map[forward.Spec]forward.Binding, len(raw)),
-		gateways: make(map[string][]gateway.Binding, len(gateways)/2),
+		gateways: make(map[netip.Addr][]gateway.Binding, len(gateways)/2),
 	}
 	for _, r := range raw {
 		b.raw[r.Spec] = r
 	}
 	for _, g := range gateways {
-		b.gateways[g.Listener.Forward] = append(b.gateways[g.Listener.Forward], g)
+		if g.Listener.Forward == "" {
+			b.shared = append(b.shared, g)
+			continue
+		}
+		at := g.Listener.Addr.Addr()
+		b.gateways[at] = append(b.gateways[at], g)
 	}
-	b.shared = b.gateways[""]
 	return b
 }
 
-// gateway returns the forward's own two listeners of the gateway.
-func (b bindings) gateway(f *planned) (plain, secure gateway.Binding) {
-	for _, g := range b.gateways[f.name] {
-		switch {
-		case g.Listener.Addr.Addr() != f.address:
-		case g.Listener.TLS:
+// gateway returns the place's own two listeners of the gateway.
+func (b bindings) gateway(at *place) (plain, secure gateway.Binding) {
+	for _, g := range b.gateways[at.address] {
+		if g.Listener.TLS {
 			secure = g
-		default:
+		} else {
 			plain = g
 		}
 	}
 	return plain, secure
 }
 
-// any reports whether anything of the forward listens.
-func (b bindings) any(f *planned) bool {
-	plain, secure := b.gateway(f)
+// any reports whether anything listens at the place.
+func (b bindings) any(at *place) bool {
+	plain, secure := b.gateway(at)
 	return plain.Addr.IsValid() || secure.Addr.IsValid() ||
-		slices.ContainsFunc(f.ports, func(p plannedPort) bool {
+		slices.ContainsFunc(at.ports, func(p plannedPort) bool {
 			return p.spec != nil && b.raw[*p.spec].Addr.IsValid()
 		})
 }
@@ -78,23 +80,73 @@ func (f *planned) report(b bindings, cluster kube.Report, counts forward.Counts)
 	if f.address.IsValid() {
 		s.Address = f.address.String()
 	}
-	var unbound []error // why, for each that could not be bound
-	wanted := 0
-	plain, secure := b.gateway(f)
-	if f.gateway {
-		for _, g := range []gateway.Binding{plain, secure} {
-			if g.Listener.Addr.IsValid() {
-				wanted++
-				unbound = appendError(unbound, g.Err)
-			}
-		}
-		s.URLs = f.urls(plain, secure, b.shared)
-		if len(s.URLs) > 0 {
-			s.URL = s.URLs[0]
-		}
-		s.Notes = append(s.Notes, movedGateway(plain, secure)...)
+	own := f.place.report(b, f.gateway)
+	s.URLs, s.Ports, s.Notes = own.urls, append(s.Ports, own.ports...), append(s.Notes, own.notes...)
+	if len(s.URLs) > 0 {
+		s.URL = s.URLs[0]
 	}
-	for _, p := range f.ports {
+	all := own.listening
+	for _, at := range f.pods {
+		r := at.report(b, f.gateway)
+		all.add(r.listening)
+		// What moved has moved as the forward's own has, which says so.
+		pod := status.Pod{Name: at.pod, Address: at.address.String(), Hostnames: at.hostnames, Ports: r.ports}
+		if len(r.urls) > 0 {
+			pod.URL = r.urls[0]
+		}
+		pod.Ready = slices.Contains(cluster.Pods, kube.Pod{Hostname: at.pod, Ready: true})
+		s.Pods = append(s.Pods, pod)
+		s.Hostnames = append(s.Hostnames, at.hostnames...)
+	}
+	s.Condition = f.condition(cluster, all)
+	return s
+}
+
+// A listening is what became of the listeners that were wanted.
+type listening struct {
+	wanted int
+	// unbound is why, for each that could not be bound, and at is the address
+	// of the first.
+	unbound []error
+	at      netip.Addr
+}
+
+func (l *listening) add(other listening) {
+	if len(l.unbound) == 0 {
+		l.at = other.at
+	}
+	l.wanted += other.wanted
+	l.unbound = append(l.unbound, other.unbound...)
+}
+
+func (l *listening) note(at netip.Addr, err error) {
+	one := listening{wanted: 1, at: at}
+	if err != nil {
+		one.unbound = []error{err}
+	}
+	l.add(one)
+}
+
+// A placeReport describes a place.
+type placeReport struct {
+	listening
+	urls  []string
+	ports []status.Port
+	notes []string
+}
+
+// report describes a place; gateway says whether the gateway serves it.
+func (at *place) report(b bindings, gateway bool) placeReport {
+	r := placeReport{ports: []status.Port{}}
+	plain, secure := b.gateway(at)
+	if gateway {
+		for _, g := range b.gateways[at.address] {
+			r.note(at.address, g.Err)
+		}
+		r.urls = at.urls(plain, secure, b.shared)
+		r.notes = movedGateway(plain, secure)
+	}
+	for _, p := range at.ports {
 		port := status.Port{Name: p.name, Port: p.number}
 		switch {
 		case p.spec == nil && p.tls:
@@ -104,23 +156,21 @@ func (f *planned) report(b bindings, cluster kube.Report, counts forward.Counts)
 			port.ServedBy = "gateway"
 			port.Listen, port.Error = listenText(plain.Addr, plain.Err)
 		default:
-			wanted++
 			raw := b.raw[*p.spec]
 			port.ServedBy = "forward"
 			port.Listen, port.Error = listenText(raw.Addr, raw.Err)
-			unbound = appendError(unbound, raw.Err)
+			r.note(at.address, raw.Err)
 			if raw.Addr.IsValid() && raw.Addr.Port() != p.number {
-				s.Notes = append(s.Notes, fmt.Sprintf("port %d is at %v, because port %d could not be bound here", p.number, raw.Addr, p.number))
+				r.notes = append(r.notes, fmt.Sprintf("port %d is at %v, because port %d could not be bound here", p.number, raw.Addr, p.number))
 			}
 		}
-		s.Ports = append(s.Ports, port)
+		r.ports = append(r.ports, port)
 	}
-	s.Condition = f.condition(cluster, wanted, unbound)
-	return s
+	return r
 }
 
 // condition is the first of the states that hold.
-func (f *planned) condition(cluster kube.Report, wanted int, unbound []error) status.Condition {
+func (f *planned) condition(cluster kube.Report, l listening) status.Condition {
 	all := []status.Condition{f.problem, cluster.Condition}
 	if c := f.nowhere(cluster); c.State != "" {
 		all = append(all, c)
@@ -128,13 +178,13 @@ func (f *planned) condition(cluster kube.Report, wanted int, unbound []error) st
 	if !f.sure && cluster.Seen {
 		all = append(all, status.Condition{State: status.Connecting, Cause: "its ports have just become known"})
 	}
-	if len(unbound) > 0 {
-		local := status.Condition{State: status.Degraded, Cause: "a port could not be bound: ", Hint: bindHint(f.address)}
-		if len(unbound) == wanted {
+	if len(l.unbound) > 0 {
+		local := status.Condition{State: status.Degraded, Cause: "a port could not be bound: ", Hint: bindHint(l.at)}
+		if len(l.unbound) == l.wanted {
 			local.State, local.Cause = status.Failed, "no listener could be bound: "
 		}
-		local.Cause += unbound[0].Error()
-		if _, ok := errors.AsType[noCA](unbound[0]); ok {
+		local.Cause += l.unbound[0].Error()
+		if _, ok := errors.AsType[noCA](l.unbound[0]); ok {
 			local.Hint = "mend it, and start tunneld again"
 		}
 		all = append(all, local)
@@ -170,13 +220,6 @@ func rank(order []status.State, s status.State) int {
 	return len(order)
 }
 
-func appendError(all []error, err error) []error {
-	if err != nil {
-		return append(all, err)
-	}
-	return all
-}
-
 func listenText(addr netip.AddrPort, err error) (listen, problem string) {
 	if err != nil {
 		return "", err.Error()
@@ -189,9 +232,9 @@ func listenText(addr netip.AddrPort, err error) (listen, problem string) {
 
 // urls are where a browser may go, the best first. Names under .localhost lead
 // to the shared listeners, whatever our DNS says.
-func (f *planned) urls(plain, secure gateway.Binding, shared []gateway.Binding) []string {
+func (at *place) urls(plain, secure gateway.Binding, shared []gateway.Binding) []string {
 	var all []string
-	for i, host := range f.hostnames {
+	for i, host := range at.hostnames {
 		alias := strings.HasSuffix(host, ".localhost")
 		switch {
 		case alias:

@@ -44,9 +44,11 @@ func goodScene() scene {
 func (s scene) report() status.Forward {
 	http, smtp := &forward.Spec{Name: "f", Listen: at("127.77.0.1:8000")}, &forward.Spec{Name: "f", Listen: at("127.77.0.1:25")}
 	f := &planned{
-		name: "f", workload: workload("app"), address: netip.MustParseAddr("127.77.0.1"),
-		hostnames: []string{"f.local", "f.localhost"}, gateway: true, sure: true, some: s.some,
-		ports: []plannedPort{{name: "http", number: 8000, spec: http}, {name: "smtp", number: 25, spec: smtp}, {name: "https", number: 443, tls: true}},
+		name: "f", workload: workload("app"), gateway: true, sure: true, some: s.some,
+		place: place{
+			address: netip.MustParseAddr("127.77.0.1"), hostnames: []string{"f.local", "f.localhost"},
+			ports: []plannedPort{{name: "http", number: 8000, spec: http}, {name: "smtp", number: 25, spec: smtp}, {name: "https", number: 443, tls: true}},
+		},
 	}
 	s.http.Spec, s.smtp.Spec = *http, *smtp
 	gateways := append([]gateway.Binding{s.plain, s.secure}, s.shared...)
@@ -157,5 +159,38 @@ func TestHistory(t *testing.T) {
 		if changed != s.changed || !f.Since.Equal(begin.Add(s.since)) {
 			t.Errorf("step %d: changed %v since %v; want %v since %v", i, changed, f.Since.Sub(begin), s.changed, s.since)
 		}
+	}
+}
+
+// What listens for a pod is a part of the forward.
+func TestReportOfPods(t *testing.T) {
+	spec := forward.Spec{Name: "f", Listen: at("127.77.0.2:8000")}
+	other := forward.Spec{Name: "f", Listen: at("127.77.0.1:8000")}
+	f := &planned{
+		name: "f", workload: workload("app"), sure: true,
+		place: place{
+			address: netip.MustParseAddr("127.77.0.1"), hostnames: []string{"f.local"}, ports: []plannedPort{{number: 8000, spec: &other}},
+		},
+		pods: []*place{{
+			pod: "f-0", address: netip.MustParseAddr("127.77.0.2"), hostnames: []string{"f-0.f.local"},
+			ports: []plannedPort{{name: "http", number: 8000, spec: &spec}},
+		}},
+	}
+	cluster := kube.Report{Condition: status.Condition{State: status.Idle}, Pods: []kube.Pod{{Hostname: "f-0", Ready: true}}}
+	bound := forward.Binding{Spec: other, Addr: other.Listen}
+	got := f.report(newBindings([]forward.Binding{bound, {Spec: spec, Addr: spec.Listen}}, nil), cluster, forward.Counts{})
+	want := []status.Pod{{
+		Name: "f-0", Hostnames: []string{"f-0.f.local"}, Address: "127.77.0.2", Ready: true,
+		Ports: []status.Port{{Name: "http", Port: 8000, Listen: "127.77.0.2:8000", ServedBy: "forward"}},
+	}}
+	if diff := cmp.Diff(want, got.Pods); diff != "" || got.State != status.Idle {
+		t.Errorf("%s; pods (-want +got):\n%s", got.State, diff)
+	}
+	if diff := cmp.Diff([]string{"f.local", "f-0.f.local"}, got.Hostnames); diff != "" {
+		t.Errorf("names (-want +got):\n%s", diff)
+	}
+	got = f.report(newBindings([]forward.Binding{bound, {Spec: spec, Err: errors.New("address already in use")}}, nil), cluster, forward.Counts{})
+	if got.State != status.Degraded || !strings.Contains(got.Cause, "already in use") || !strings.Contains(got.Hint, "127.77.0.2") {
+		t.Errorf("%+v; want degraded, with the address of the pod in the hint", got.Condition)
 	}
 }
