@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -152,7 +153,7 @@ func ofFile(kubeconfig string) string {
 // details prints what is of interest about one forward only.
 func (u *ui) details(f status.Forward) {
 	fmt.Fprintf(u.out, "  %s since %s\n", f.State, f.Since.Local().Format(time.DateTime))
-	fmt.Fprintf(u.out, "  names: %s\n", strings.Join(f.Hostnames, " "))
+	fmt.Fprintf(u.out, "  names: %s\n", strings.Join(ownNames(f), " "))
 	rows := [][]string{{"  PORT", "NAME", "LISTENS ON", "SERVED BY"}}
 	for _, p := range f.Ports {
 		listen := p.Listen
@@ -162,11 +163,33 @@ func (u *ui) details(f status.Forward) {
 		rows = append(rows, []string{fmt.Sprintf("  %d", p.Port), p.Name, listen, p.ServedBy})
 	}
 	u.table(rows)
+	if len(f.Pods) > 0 {
+		rows = [][]string{{"  POD", "READY", "ADDRESS", "NAMES"}}
+		for _, pod := range f.Pods {
+			ready := "no"
+			if pod.Ready {
+				ready = "yes"
+			}
+			rows = append(rows, []string{"  " + pod.Name, ready, pod.Address, strings.Join(pod.Hostnames, " ")})
+		}
+		u.table(rows)
+	}
 	fmt.Fprintf(u.out, "  connections: %d active, %d in all, %d failed; %s in, %s out\n",
 		f.Connections.Active, f.Connections.Total, f.Connections.Failed, size(f.Bytes.In), size(f.Bytes.Out))
 	if f.LastError != "" {
 		fmt.Fprintf(u.out, "  last error: %s\n", f.LastError)
 	}
+}
+
+// ownNames are the names that lead to any pod of a forward.
+func ownNames(f status.Forward) []string {
+	var own []string
+	for _, name := range f.Hostnames {
+		if !slices.ContainsFunc(f.Pods, func(p status.Pod) bool { return slices.Contains(p.Hostnames, name) }) {
+			own = append(own, name)
+		}
+	}
+	return own
 }
 
 // size writes a number of bytes for people.

@@ -95,9 +95,27 @@ func (u *ui) forward(f status.Forward) {
 		}
 		fmt.Fprintf(u.out, "  %s:%s  (%s)\n", f.Hostnames[0], p.Listen[strings.LastIndex(p.Listen, ":")+1:], f.Address)
 	}
+	if len(f.Pods) > 0 {
+		fmt.Fprintf(u.out, "  %s\n", podNames(f.Pods))
+	}
 	for _, note := range f.Notes {
 		fmt.Fprintf(u.out, "  note: %s\n", note)
 	}
+}
+
+// podNames are a few of the pods' names, and how many more there are.
+func podNames(pods []status.Pod) string {
+	const few = 3
+	text := "each pod:"
+	for i, pod := range pods {
+		if i == few {
+			return fmt.Sprintf("%s and %d more", text, len(pods)-few)
+		}
+		if len(pod.Hostnames) > 0 {
+			text += " " + pod.Hostnames[0]
+		}
+	}
+	return text
 }
 
 func pods(e status.Endpoints) string {

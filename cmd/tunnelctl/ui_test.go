@@ -2,9 +2,12 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -17,12 +20,13 @@ func TestStatusText(t *testing.T) {
 	t.Setenv("USERPROFILE", home) // Windows' HOME
 	offline := status.Condition{State: status.Offline, Cause: "no answer"}
 	const head = "tunneld v1, configuration /c.yaml\n"
-	tests := []struct {
+	type test struct {
 		name   string
 		report status.Status
 		named  bool
 		want   string
-	}{
+	}
+	tests := []test{
 		{
 			name: "clusters that work are not told",
 			report: status.Status{Clusters: []status.Cluster{
@@ -46,6 +50,33 @@ func TestStatusText(t *testing.T) {
 				"  hint: tunnelctl trust --pem\n",
 		},
 	}
+	pod := func(i int) status.Pod {
+		name := fmt.Sprint("db-", i)
+		return status.Pod{Name: name, Hostnames: []string{name + ".db.local", name + ".db.localhost"}, Address: fmt.Sprint("127.0.0.1", i), Ready: i != 1}
+	}
+	forward := status.Forward{Name: "db", Condition: status.Condition{State: status.Idle}, Target: "service/db", Hostnames: []string{"db.local"}}
+	for i := range 2 {
+		forward.Pods = append(forward.Pods, pod(i))
+		forward.Hostnames = append(forward.Hostnames, pod(i).Hostnames...)
+	}
+	many := forward
+	many.Pods = append(slices.Clone(forward.Pods), pod(2), pod(3), pod(4))
+	tests = append(tests, []test{
+		{
+			name: "a forward whose pods have names", report: status.Status{Forwards: []status.Forward{forward}}, named: true,
+			want: "\ndb  idle  service/db\n  each pod: db-0.db.local db-1.db.local\n" +
+				"  idle since " + time.Time{}.Local().Format(time.DateTime) + "\n  names: db.local\n" +
+				"  PORT  NAME  LISTENS ON  SERVED BY\n" +
+				"  POD   READY  ADDRESS     NAMES\n" +
+				"  db-0  yes    127.0.0.10  db-0.db.local db-0.db.localhost\n" +
+				"  db-1  no     127.0.0.11  db-1.db.local db-1.db.localhost\n" +
+				"  connections: 0 active, 0 in all, 0 failed; 0 B in, 0 B out\n",
+		},
+		{
+			name: "many pods", report: status.Status{Forwards: []status.Forward{many}},
+			want: head + "\ndb  idle  service/db\n  each pod: db-0.db.local db-1.db.local db-2.db.local and 2 more\n",
+		},
+	}...)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.report.Version, tt.report.Config.Path = "v1", "/c.yaml"
