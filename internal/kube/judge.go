@@ -131,19 +131,23 @@ func leadsNowhere(w forward.Workload, cause string) status.Condition {
 // away is why the pod that the target names takes nothing, if that is so.
 func (v view) away(t forward.Target) status.Condition {
 	c := status.Condition{State: status.NoEndpoints, Hint: t.Kubectl("get pods")}
-	there, up := false, false
+	there, stays, up := false, false, false
 	for _, b := range v.backends {
-		if b.hostname == t.Pod {
-			there = true
-			up = up || b.ready || b.serving
-			if b.takes(t) && (b.ready || b.serving) {
-				return status.Condition{}
-			}
+		if b.hostname != t.Pod {
+			continue
+		}
+		there = true
+		stays = stays || !b.terminating
+		up = up || !b.terminating && (b.ready || b.serving)
+		if b.takes(t) && (b.ready || b.serving) {
+			return status.Condition{}
 		}
 	}
 	switch {
 	case !there:
 		c.Cause = fmt.Sprintf("%s in namespace %s has no pod %s now", t.Ref(), t.Namespace, t.Pod)
+	case !stays:
+		c.Cause = fmt.Sprintf("pod %s of %s is going away, and there is no other of that name yet", t.Pod, t.Ref())
 	case !up:
 		c.Cause = fmt.Sprintf("pod %s of %s is not ready", t.Pod, t.Ref())
 	default:

@@ -124,7 +124,8 @@ func TestAway(t *testing.T) {
 	}}
 	w := forward.Workload{Namespace: "ns", Kind: forward.Service, Name: "app"}
 	for pod, want := range map[string]string{
-		"a": "", "d": "",
+		"a": "",
+		"d": "pod d of service/app is going away, and there is no other of that name yet",
 		"b": "pod b of service/app is not ready",
 		"c": "pod c of service/app has nothing for port 80",
 		"e": "service/app in namespace ns has no pod e now",

@@ -95,6 +95,33 @@ func TestPodByNameWaits(t *testing.T) {
 	}
 }
 
+// A pod that is going away is as good as gone: another one comes under its name.
+func TestPodByNameWaitsForTheNext(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	target := h.use("task-db", 9000)
+	target.Pod = "task-db-0"
+	e, c := h.open(t, target)
+	echo(t, c)
+	if err := h.DeletePod("task-api", "task-db-0", time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	<-c.Retiring()
+	over, end := context.WithCancel(t.Context())
+	end()
+	if e, err := h.Pick(over, target); !errors.Is(err, forward.ErrUnavailable) {
+		t.Errorf("it leads to %+v, %v; want ErrUnavailable", e, err)
+	}
+	echo(t, c) // the connection that it has lives on
+	if err := h.DeletePod("task-api", "task-db-0", 0); err != nil {
+		t.Fatal(err)
+	}
+	next, c := h.open(t, target)
+	if echo(t, c); next.Pod != "task-db-0" || next.UID == e.UID {
+		t.Errorf("it leads to %+v, after %+v", next, e)
+	}
+}
+
 // The same port of the Service is another one in each of its pods.
 func TestPodByNameHasItsOwnTargetPort(t *testing.T) {
 	t.Parallel()

@@ -114,7 +114,7 @@ func (v view) named() []Pod {
 	ready := make(map[string]bool)
 	for _, b := range v.backends {
 		if b.hostname != "" {
-			ready[b.hostname] = ready[b.hostname] || b.ready && b.carries()
+			ready[b.hostname] = ready[b.hostname] || b.ready && !b.terminating && b.carries()
 		}
 	}
 	var pods []Pod

@@ -82,11 +82,12 @@ func (b backend) port(n uint16) (uint16, bool) {
 	return p, ok
 }
 
-// takes reports whether the pod is the target's, or one of them, and has its
-// port.
+// takes reports whether the pod is one of the target's, and has its port. Of
+// two that have a name one after the other, the one that is going has it no
+// more: cluster DNS leaves it out, too.
 func (b backend) takes(t forward.Target) bool {
 	_, has := b.port(t.Port)
-	return has && (t.Pod == "" || b.hostname == t.Pod)
+	return has && (t.Pod == "" || b.hostname == t.Pod && !b.terminating)
 }
 
 // carries reports whether the pod has any of the workload's ports.
