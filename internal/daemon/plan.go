@@ -191,7 +191,7 @@ func addresses(cfg *config.Config, known map[string]statedir.Forward, pods []pod
 	return addrs
 }
 
-// claims tell which forward has a name.
+// claims tell which forward has a name, or "*." and a name: the pods below it.
 type claims map[string]string
 
 // claim reports whether the name is the forward's now, or else whose it is.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/tunneld/tunneld/internal/config"
+	"github.com/tunneld/tunneld/internal/forward"
 	"github.com/tunneld/tunneld/internal/statedir"
 )
 
@@ -82,10 +83,19 @@ func (one *planned) planPods(cfg *config.Config, f config.Forward, pods podNames
 	if cfg.Domain != "localhost" {
 		below = append(below, f.Name+".localhost")
 	}
-	if subdomain != "" {
-		below = append(below, clusterName(subdomain, f.Workload.Namespace))
+	if f.Workload.Kind == forward.Service {
+		subdomain = f.Workload.Name // whether it has pods or not
 	}
-	elsewhere := "" // who has their cluster names
+	if subdomain != "" {
+		// All names in it are one forward's: another one's pods may be those of
+		// another cluster.
+		domain := clusterName(subdomain, f.Workload.Namespace)
+		if first, ok := claimed.claim("*."+domain, f.Name); ok {
+			below = append(below, domain)
+		} else if len(pods.names) > 0 {
+			one.notes = append(one.notes, fmt.Sprintf("the names of its pods below %s belong to the forward %s, which comes first in the configuration", domain, first))
+		}
+	}
 	for _, pod := range pods.names {
 		at := &place{pod: pod, address: addrs[podKey(f.Name, pod)]}
 		if !at.address.IsValid() {
@@ -94,17 +104,11 @@ func (one *planned) planPods(cfg *config.Config, f config.Forward, pods podNames
 		}
 		for _, parent := range below {
 			host := pod + "." + parent
-			if first, ok := claimed.claim(host, f.Name); ok {
+			if _, ok := claimed.claim(host, f.Name); ok {
 				at.hostnames = append(at.hostnames, host)
-			} else if first != f.Name {
-				elsewhere = first
 			}
 		}
 		one.pods = append(one.pods, at)
-	}
-	if elsewhere != "" {
-		one.notes = append(one.notes, fmt.Sprintf("the names of its pods below %s belong to the forward %s, which comes first in the configuration",
-			clusterName(subdomain, f.Workload.Namespace), elsewhere))
 	}
 	if pods.more > 0 {
 		one.notes = append(one.notes, fmt.Sprintf("%d of its pods have no names of their own: a forward has room for %d, if %v has", pods.more, maxPods, cfg.Addresses))

@@ -169,6 +169,15 @@ func TestPlanPodsOfTwoForwards(t *testing.T) {
 	if len(p.forwards[0].notes) != 0 {
 		t.Errorf("the first one has the notes %q", p.forwards[0].notes)
 	}
+
+	// A Service of that name elsewhere has them before anybody knows its pods:
+	// else some of the names would lead to one cluster and some to another.
+	cfg := parse(t, "name: a, target: app", "name: b, target: app")
+	cfg.Forwards[0].Workload.Context = "elsewhere"
+	p = makePlan(cfg, nil, sightings("db-0"))
+	if got := p.forwards[1].pods[0].hostnames; !slices.Equal(got, []string{"db-0.b.local", "db-0.b.localhost"}) {
+		t.Errorf("beside the one elsewhere, the pod has the names %q", got)
+	}
 }
 
 // A pod's place does not go when the pod does, nor when the daemon is started
