@@ -40,6 +40,8 @@ type Report struct {
 	status.Condition
 	// Seen says that the workload exists, and can be carried.
 	Seen bool
+	// Whole says that its pods have been seen, too, if it has any.
+	Whole bool
 	// Ports are the TCP ports that it declares.
 	Ports []Port
 	// Notes name what is not carried, and why.

@@ -134,7 +134,7 @@ func TestReport(t *testing.T) {
 			echoPorts := []kube.Port{{Name: "tcp-echo", Number: 9000}, {Name: "tcp-source", Number: 9001}, {Name: "tcp-sink", Number: 9002}}
 			udp := []string{"port 9003 (udp-echo) is UDP: not carried, since port-forward carries TCP only"}
 			idle := func(n int, notes []string, ports ...kube.Port) kube.Report {
-				return kube.Report{Condition: status.Condition{State: status.Idle}, Seen: true, Ports: ports, Notes: notes, Ready: n, Total: n}
+				return kube.Report{Condition: status.Condition{State: status.Idle}, Seen: true, Whole: true, Ports: ports, Notes: notes, Ready: n, Total: n}
 			}
 			named := func(r kube.Report) kube.Report {
 				r.Pods, r.Subdomain = []kube.Pod{{Hostname: "task-db-0", Ready: true}, {Hostname: "task-db-1", Ready: true}}, "task-db"
@@ -152,11 +152,11 @@ func TestReport(t *testing.T) {
 				{pod, status.Idle, idle(1, undeclared, containers...)},
 				{empty, status.NoEndpoints, kube.Report{Condition: status.Condition{
 					State: status.NoEndpoints, Cause: "no pod is selected by service/task-empty in namespace task-api",
-				}, Seen: true, Ports: []kube.Port{{Name: "http", Number: 80}}}},
+				}, Seen: true, Whole: true, Ports: []kube.Port{{Name: "http", Number: 80}}}},
 				{byHand, status.NoEndpoints, kube.Report{Condition: status.Condition{
 					State: status.NoEndpoints,
 					Cause: "service/by-hand in namespace task-api has no selector, so Kubernetes does not fill its EndpointSlices, and there are none",
-				}, Seen: true, Ports: []kube.Port{{Number: 80}}}},
+				}, Seen: true, Whole: true, Ports: []kube.Port{{Number: 80}}}},
 				{none, status.NotFound, kube.Report{Condition: status.Condition{
 					State: status.NotFound, Cause: "there is no service/none in namespace task-api of context demo",
 				}}},

@@ -168,3 +168,20 @@ func handmade(name, hostname, pod string, port int32) *discoveryv1.EndpointSlice
 		Ports: []discoveryv1.EndpointPort{{Name: new(""), Port: &port}},
 	}
 }
+
+// As long as the pods have not been seen, nobody knows that they have no names.
+func TestReportIsWhole(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	undo := h.Forbid(demo.Rule{Verb: "*", Resource: "endpointslices"})
+	w := h.use("task-db", 9000).Workload
+	await.Until(t, "the Service to be seen", func() bool { return h.Report(w).Seen })
+	if r := h.Report(w); r.Whole || len(r.Pods) > 0 {
+		t.Errorf("%+v; want it not to be whole", r)
+	}
+	undo()
+	await.Until(t, "its pods to be seen", func() bool { return h.Report(w).Whole })
+	if r := h.Report(w); len(r.Pods) != 2 {
+		t.Errorf("it is whole with the pods %v", r.Pods)
+	}
+}

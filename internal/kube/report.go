@@ -63,6 +63,7 @@ func (c *cluster) report(w forward.Workload) Report {
 		c.mu.Unlock()
 	}
 	r := Report{Condition: judge(f), Seen: f.view.exists && f.view.obstacle == "", Ports: f.view.ports, Notes: f.view.notes()}
+	r.Whole = r.Seen && f.complete
 	r.Ready, _, r.Total = f.view.count()
 	if r.Pods = f.view.named(); len(r.Pods) > 0 {
 		r.Subdomain = f.view.subdomain
