@@ -74,10 +74,12 @@ type sighting struct {
 	// is the Service under which it has them, if any.
 	pods      []string
 	subdomain string
+	// whole says that there are no others.
+	whole bool
 }
 
 func sightingOf(r kube.Report) sighting {
-	s := sighting{ports: r.Ports, subdomain: r.Subdomain}
+	s := sighting{ports: r.Ports, subdomain: r.Subdomain, whole: r.Whole}
 	for _, pod := range r.Pods {
 		s.pods = append(s.pods, pod.Hostname)
 	}
@@ -123,10 +125,7 @@ func makePlan(cfg *config.Config, known map[string]statedir.Forward, seen map[fo
 			one.hostnames = append(one.hostnames, host)
 		}
 		one.planPods(cfg, f, pods[i], sights[i].subdomain, addrs, claimed)
-		// What is below the name of pods are pods: one that is not known yet
-		// must not lead to another.
-		named := len(pods[i].names) > 0 || f.Workload.Kind == forward.StatefulSet
-		if name := f.Name + "." + cfg.Domain; slices.Contains(one.hostnames, name) && !named {
+		if name := f.Name + "." + cfg.Domain; slices.Contains(one.hostnames, name) && !named(f, sights[i], pods[i]) {
 			one.wildcard = name
 		}
 		p.remember[f.Name] = one.toRemember(sights[i])
@@ -159,7 +158,22 @@ func sight(f config.Forward, known statedir.Forward, seen map[forward.Workload]s
 	if !sure {
 		s.ports = remembered(known.Ports)
 	}
+	// Whoever had no pods with names when they were last seen has none until
+	// they are seen again.
+	s.whole = s.whole || len(known.Ports) > 0
 	return s, pods
+}
+
+// named reports whether what is below a forward's name are its pods, or may be:
+// then a name that is no pod's must not lead to any of them.
+func named(f config.Forward, s sighting, pods podNames) bool {
+	switch f.Workload.Kind {
+	case forward.Service:
+		return len(pods.names) > 0 || !s.whole
+	case forward.StatefulSet:
+		return true
+	}
+	return false
 }
 
 // addresses assigns the addresses of all places: the forwards' by their names,

@@ -158,7 +158,7 @@ func TestPlanNames(t *testing.T) {
 		"name: b, target: app",            // the same Service: the first has its cluster name
 		"name: c, target: deployment/web", // no cluster name
 	)
-	p := makePlan(cfg, nil, nil)
+	p := makePlan(cfg, nil, map[forward.Workload]sighting{workload("app"): {ports: []kube.Port{{Name: "http", Number: 80}}, whole: true}})
 	want := [][]string{
 		{"a.local", "a.localhost", "app.ns.svc.cluster.local"},
 		{"b.local", "b.localhost"},

@@ -153,6 +153,51 @@ func TestPlanPodsNames(t *testing.T) {
 	}
 }
 
+// Every name below a forward's leads there only where it cannot be a pod's.
+func TestPlanWildcard(t *testing.T) {
+	whole := sighting{ports: []kube.Port{{Name: "http", Number: 80}}, whole: true}
+	part, peers := whole, whole
+	part.whole = false
+	peers.pods = []string{"db-0"}
+	known := func(pods ...statedir.Pod) *statedir.Forward {
+		return &statedir.Forward{Target: workload("app").String(), Ports: []statedir.Port{{Number: 80}}, Pods: pods}
+	}
+	tests := []struct {
+		name   string
+		target string
+		seen   *sighting
+		known  *statedir.Forward
+		want   bool
+	}{
+		{"a Service whose pods have no names", "app", &whole, nil, true},
+		{"a Service whose pods have not been seen", "app", &part, nil, false},
+		{"a Service whose pods have names", "app", &peers, nil, false},
+		{"a Service whose pods had none when the cluster was last seen", "app", nil, known(), true},
+		{"and when they have not been seen again yet", "app", &part, known(), true},
+		{"a Service whose pods had some", "app", &whole, known(statedir.Pod{Name: "db-0"}), false},
+		{"a Service of which nothing is known", "app", nil, nil, false},
+		{"a Deployment of which nothing is known", "deployment/app", nil, nil, true},
+		{"a StatefulSet without pods", "statefulset/app", &whole, nil, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg := parse(t, "name: a, target: "+tt.target)
+			seen := make(map[forward.Workload]sighting)
+			if tt.seen != nil {
+				seen[cfg.Forwards[0].Workload] = *tt.seen
+			}
+			all := make(map[string]statedir.Forward)
+			if tt.known != nil {
+				all["a"] = *tt.known
+			}
+			f := makePlan(cfg, all, seen).forwards[0]
+			if got := f.wildcard == "a.local"; got != tt.want {
+				t.Errorf("the wildcard is below %q", f.wildcard)
+			}
+		})
+	}
+}
+
 // Of two forwards to the same pods, the first has their names in the cluster.
 func TestPlanPodsOfTwoForwards(t *testing.T) {
 	p := makePlan(parse(t, "name: a, target: app", "name: b, target: app"), nil, sightings("db-0", "db-1"))
