@@ -124,7 +124,7 @@ func makePlan(cfg *config.Config, known map[string]statedir.Forward, seen map[fo
 			}
 			one.hostnames = append(one.hostnames, host)
 		}
-		one.planPods(cfg, f, pods[i], sights[i].subdomain, addrs, claimed)
+		planPods(cfg, f, one, pods[i], sights[i].subdomain, addrs, claimed)
 		if name := f.Name + "." + cfg.Domain; slices.Contains(one.hostnames, name) && !named(f, sights[i], pods[i]) {
 			one.wildcard = name
 		}

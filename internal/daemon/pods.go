@@ -78,7 +78,7 @@ func byOrdinal(a, b string) int {
 }
 
 // planPods plans the places of a forward's pods, but for what listens there.
-func (one *planned) planPods(cfg *config.Config, f config.Forward, pods podNames, subdomain string, addrs map[string]netip.Addr, claimed claims) {
+func planPods(cfg *config.Config, f config.Forward, one *planned, pods podNames, subdomain string, addrs map[string]netip.Addr, claimed claims) {
 	below := []string{f.Name + "." + cfg.Domain}
 	if cfg.Domain != "localhost" {
 		below = append(below, f.Name+".localhost")
