@@ -13,6 +13,9 @@ var (
 	// ErrLinkDead: the upgraded connection stopped answering, or ended under a
 	// live stream. What the app has seen is not known.
 	ErrLinkDead = errors.New("the connection to the pod was lost")
+	// ErrUnsent: no frame of the lease was written, and none will be. It comes
+	// with ErrLinkDead.
+	ErrUnsent = errors.New("nothing was sent")
 	// ErrClosed: the pool or the lease was closed by its owner.
 	ErrClosed = errors.New("closed")
 )

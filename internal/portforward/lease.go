@@ -33,6 +33,7 @@ type Lease struct {
 	deadline deadline // for reads
 	overdue  deadline // for writes
 	writing  atomic.Bool
+	journey  atomic.Int32 // of its first frames; see depart
 	sent     atomic.Int64 // frames with data
 	owed     debt
 	received atomic.Int64 // bytes, or announced
@@ -153,8 +154,34 @@ func (l *Lease) reset() {
 	l.finish(io.ErrUnexpectedEOF)
 }
 
+// Where the first frames of a lease are.
+const (
+	queued    = iota
+	written   // or about to be: some may arrive even if the write fails
+	withdrawn // for ever
+)
+
+// depart notes that the first frames are about to be written, and reports
+// whether they may be.
+func (l *Lease) depart() bool {
+	return l.journey.CompareAndSwap(queued, written) || l.journey.Load() == written
+}
+
+// lost is an error of the lease that says ErrUnsent where that is so. Whoever
+// has been told may send the same bytes elsewhere: the first frames, if they
+// still wait, are not written any more.
+func (l *Lease) lost(err error) error {
+	if !errors.Is(err, ErrLinkDead) {
+		return err
+	}
+	if l.journey.CompareAndSwap(queued, withdrawn) || l.journey.Load() == withdrawn {
+		return fmt.Errorf("%w: %w", ErrUnsent, err)
+	}
+	return err
+}
+
 // Read implements net.Conn. Besides io.EOF it returns a *StreamError, or an
-// error that Is ErrLinkDead.
+// error that Is ErrLinkDead, and ErrUnsent if that is so.
 func (l *Lease) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -298,8 +325,9 @@ func (l *Lease) ownBuffer(n int) []byte {
 
 func (l *Lease) readErr() error {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.err
+	err := l.err
+	l.mu.Unlock()
+	return l.lost(err)
 }
 
 // Write implements net.Conn. It blocks while the pod does not read, which is
@@ -315,7 +343,7 @@ func (l *Lease) Write(p []byte) (int, error) {
 			return total, os.ErrDeadlineExceeded
 		}
 		if err := l.writeErr(); err != nil {
-			return total, err
+			return total, l.lost(err)
 		}
 		part := p[:min(len(p), maxDataLen)]
 		l.sent.Add(1)
@@ -325,7 +353,7 @@ func (l *Lease) Write(p []byte) (int, error) {
 			return append(dst, part...)
 		})
 		if err != nil {
-			return total, err
+			return total, l.lost(err)
 		}
 		total += len(part)
 		p = p[len(part):]

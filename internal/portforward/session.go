@@ -44,10 +44,11 @@ type session struct {
 	cancel context.CancelCauseFunc
 
 	// sending is a lock that can be waited for with a deadline; it guards out,
-	// queued, and the order of frames on conn.
+	// queued, opening, and the order of frames on conn.
 	sending chan struct{}
 	out     []byte
 	queued  []byte      // frames that go before the next ones
+	opening []*Lease    // whose first frames are among them
 	flush   *time.Timer // sends them if there are no next ones
 
 	seen    atomic.Int64  // when the last frame began to arrive, Unix ns
@@ -319,6 +320,13 @@ func (s *session) send(late <-chan struct{}, build func(dst []byte) []byte) erro
 		return err
 	}
 	defer func() { <-s.sending }()
+	for _, l := range s.opening {
+		if !l.depart() {
+			return s.cause()
+		}
+	}
+	clear(s.opening)
+	s.opening = s.opening[:0]
 	s.out = build(append(s.out[:0], s.queued...))
 	s.queued = s.queued[:0]
 	if len(s.out) == 0 {
@@ -383,6 +391,7 @@ func (s *session) open(port uint16) (*Lease, error) {
 
 	portText := strconv.Itoa(int(port))
 	err := s.queue(openWait, func(dst []byte) []byte {
+		s.opening = append(s.opening, l)
 		// We never write on the error stream: it is born half-closed.
 		dst = appendSynStream(dst, l.errorID, flagFin, first,
 			"streamtype", "error", "port", portText, "requestid", request)
