@@ -258,10 +258,12 @@ func (c *cluster) hurry() {
 
 // use makes the set of configured workloads equal to ws.
 func (c *cluster) use(ws map[forward.Workload]bool) {
+	left := false
 	c.mu.Lock()
 	for w := range c.uses {
 		if !ws[w] {
 			delete(c.uses, w)
+			left = true
 		}
 	}
 	for w := range ws {
@@ -270,6 +272,10 @@ func (c *cluster) use(ws map[forward.Workload]bool) {
 		}
 	}
 	c.mu.Unlock()
+	if left {
+		c.notify() // Picks that wait for it, too
+		return
+	}
 	c.poke()
 }
 

@@ -209,17 +209,30 @@ func TestPickMovesToTheNewCluster(t *testing.T) {
 	})
 }
 
+// A noticing context tells when somebody waits for its end.
+type noticing struct {
+	context.Context
+	noticed func()
+}
+
+func (c noticing) Done() <-chan struct{} {
+	c.noticed()
+	return c.Context.Done()
+}
+
 // A Pick for what is not forwarded any more ends.
 func TestPickEndsWithTheForward(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, demo.Options{})
 	target := h.use("task-empty", 80)
 	h.await(t, target.Workload, status.NoEndpoints)
-	picked := make(chan error, 1)
+	picked, waiting := make(chan error, 1), make(chan struct{})
+	ctx := noticing{t.Context(), sync.OnceFunc(func() { close(waiting) })}
 	go func() {
-		_, err := h.Pick(t.Context(), target)
+		_, err := h.Pick(ctx, target)
 		picked <- err
 	}()
+	<-waiting
 	h.use("task-tcp", 9000) // in the same cluster
 	soon(t, "the Pick", func() {
 		if err := <-picked; !errors.Is(err, forward.ErrUnavailable) {
