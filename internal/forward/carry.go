@@ -20,12 +20,25 @@ const (
 	lastLook  = 100 * time.Millisecond
 )
 
+// A transfer is a client's connection on its way to a pod, and what one
+// direction of it knows of the other.
+type transfer struct {
+	local      net.Conn
+	hold       time.Duration // Set.HoldEnd
+	cut        func()        // ends it
+	up         *replay
+	clientGone atomic.Bool   // before anything of ours was closed
+	owed       atomic.Bool   // the pod's side got the last bytes
+	moves      atomic.Int64  // reads and writes of the client that had bytes
+	downloaded chan struct{} // closed when that direction has ended
+}
+
 // carry copies both ways until both directions have ended, and closes local.
 // The pod's end of stream, and only that, becomes a clean end for the client;
 // anything else becomes RST, so that a cut is never taken for the end. It
-// returns what went wrong on the pod's side. hold is Set.HoldEnd.
-func carry(local net.Conn, up Conn, hold time.Duration) error {
-	t := &transfer{local: local, up: up, hold: hold, downloaded: make(chan struct{})}
+// returns what went wrong on the pod's side.
+func (t *transfer) carry(up *replay) error {
+	t.up, t.downloaded = up, make(chan struct{})
 	uploaded := make(chan struct{})
 	go func() {
 		defer close(uploaded)
@@ -38,39 +51,34 @@ func carry(local net.Conn, up Conn, hold time.Duration) error {
 		err = nil // which is its right
 	}
 	if err != nil {
-		Reset(local)
+		Reset(t.local)
 		up.Close()
 		<-uploaded
 		return err
 	}
 	end := time.Now().Add(afterEOF)
-	local.SetReadDeadline(end)
-	up.SetWriteDeadline(end) // or what nobody reads would wait for ever
+	t.local.SetReadDeadline(end)
+	up.current().SetWriteDeadline(end) // or what nobody reads would wait for ever
 	<-uploaded
-	return local.Close()
-}
-
-// A transfer is what one direction of a connection knows of the other.
-type transfer struct {
-	local      net.Conn
-	up         Conn
-	hold       time.Duration
-	clientGone atomic.Bool   // before anything of ours was closed
-	owed       atomic.Bool   // the pod's side got the last bytes
-	downloaded chan struct{} // closed when that direction has ended
+	return t.local.Close()
 }
 
 // download copies from the pod to the client, and passes on the end.
 func (t *transfer) download() error {
 	toClient := writes{t, nil}
-	if _, err := io.Copy(&toClient, t.up); err != nil {
-		if toClient.err != nil {
+	for {
+		_, err := io.Copy(&toClient, t.up.current())
+		switch {
+		case toClient.err != nil:
 			return nil // the client has gone away, which is its right
+		case err == nil:
+			closeWrite(t.local) // if that fails, the client has gone away
+			return nil
 		}
-		return err
+		if err := t.up.again(err); err != nil {
+			return err
+		}
 	}
-	closeWrite(t.local) // if that fails, the client has gone away
-	return nil
 }
 
 // upload copies from the client to the pod, and passes on the end. If the
@@ -123,7 +131,9 @@ type writes struct {
 }
 
 func (w *writes) Write(p []byte) (int, error) {
+	w.up.settle()
 	w.owed.Store(false)
+	w.moves.Add(1)
 	n, err := w.local.Write(p)
 	w.err = err
 	return n, err
@@ -138,6 +148,7 @@ func (r *reads) Read(p []byte) (int, error) {
 	n, err := r.local.Read(p)
 	if n > 0 {
 		r.owed.Store(true)
+		r.moves.Add(1)
 	}
 	if err != nil && err != io.EOF {
 		r.err = err

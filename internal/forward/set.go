@@ -207,12 +207,26 @@ func (s *Set) Bindings() []Binding {
 // Close ends every port and every connection, and waits for them. It is
 // idempotent.
 func (s *Set) Close() error {
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	return s.Shutdown(now)
+}
+
+// Shutdown is Close, but lets connections come to an end of their own until ctx
+// is done: see drain. No more are accepted.
+func (s *Set) Shutdown(ctx context.Context) error {
 	s.applying.Lock()
 	defer s.applying.Unlock()
 	s.mu.Lock()
 	all := s.ports
 	s.ports, s.closed = nil, true
 	s.mu.Unlock()
+	for _, p := range all {
+		if p.err == nil {
+			p.listener.Close()
+		}
+	}
+	drain(ctx, all)
 	var ended sync.WaitGroup
 	for _, p := range all {
 		ended.Go(p.close)
@@ -246,6 +260,9 @@ type port struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 	running  sync.WaitGroup // accept and what it starts
+
+	mu        sync.Mutex // guards the following
+	transfers map[*transfer]struct{}
 }
 
 func (p *port) close() {
@@ -289,35 +306,60 @@ func (p *port) serve(local net.Conn) {
 	p.set.mu.Unlock()
 	meter := p.set.Meters.Of(spec.Name)
 	done := meter.Begin()
-	up, err := open(p.ctx, p.set.Backends, spec)
-	if err != nil {
-		Reset(local)
-		if p.ctx.Err() != nil {
-			err = nil // the forward was removed: nobody failed
-		}
-		done(err)
-		return
+	ctx, cut := context.WithCancel(p.ctx)
+	defer cut()
+	t := &transfer{local: meter.Count(local), hold: cmp.Or(p.set.HoldEnd, holdEnd), cut: cut}
+	p.begin(t)
+	defer p.end(t)
+	err := p.carry(ctx, spec, t)
+	if ctx.Err() != nil {
+		err = nil // ended by us: nobody failed
 	}
-	stop := context.AfterFunc(p.ctx, func() {
-		Reset(local)
-		up.Close()
-	})
-	err = carry(meter.Count(local), up, cmp.Or(p.set.HoldEnd, holdEnd))
-	if !stop() {
-		err = nil // ended by us
-	}
-	up.Close() // waits, if it is being closed
 	done(err)
 	p.log.Debug("connection ended", "client", local.RemoteAddr(), "err", err)
 }
 
+// carry carries a connection until its end, or that of ctx.
+func (p *port) carry(ctx context.Context, spec Spec, t *transfer) error {
+	until := time.Now().Add(spec.Hold)
+	open := func(ctx context.Context) (Conn, error) { return open(ctx, p.set.Backends, spec.Target, until) }
+	pod, err := open(ctx)
+	if err != nil {
+		Reset(t.local)
+		return err
+	}
+	up := newReplay(ctx, pod, open)
+	defer up.Close() // waits, if it is being closed
+	stop := context.AfterFunc(ctx, func() {
+		Reset(t.local)
+		up.Close()
+	})
+	defer stop()
+	return t.carry(up)
+}
+
+func (p *port) begin(t *transfer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.transfers == nil {
+		p.transfers = make(map[*transfer]struct{})
+	}
+	p.transfers[t] = struct{}{}
+}
+
+func (p *port) end(t *transfer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.transfers, t)
+}
+
 // open picks a pod and dials it, and picks again as long as nothing was
 // delivered and the hold lasts.
-func open(ctx context.Context, b Backends, s Spec) (Conn, error) {
-	held, cancel := context.WithTimeout(ctx, s.Hold)
+func open(ctx context.Context, b Backends, t Target, until time.Time) (Conn, error) {
+	held, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	for {
-		e, err := b.Pick(held, s.Target)
+		e, err := b.Pick(held, t)
 		if err != nil {
 			return nil, err
 		}
