@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -671,6 +672,122 @@ func TestRefusedByAPodThatGoesAway(t *testing.T) {
 	}
 	if r := h.Report(target.Workload); r.State != status.Ready {
 		t.Errorf("%s: %s; want ready", r.State, r.Cause)
+	}
+}
+
+// The API server knows before the watch tells that a pod is going away.
+func TestRefusedBeforeTheWatchTells(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	target := h.use("task-tcp", 9000)
+	e, c := h.open(t, target)
+	echo(t, c)
+	for _, verb := range []string{"list", "watch"} {
+		defer h.Forbid(demo.Rule{Verb: verb, Resource: "*"})()
+	}
+	h.CutWatches()
+	if err := h.DeletePod("task-api", e.Pod, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	undo, err := h.RefusePort("task-api", e.Pod, 9000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer undo()
+	late, err := h.Dial(t.Context(), e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	if _, err := late.Read(make([]byte, 1)); !errors.Is(err, forward.ErrNotDelivered) {
+		t.Errorf("read: %v; want ErrNotDelivered", err)
+	}
+}
+
+// A stale Backends picks what was picked once, for the first time.
+type stale struct {
+	*kube.Clusters
+	old    forward.Endpoint
+	picked atomic.Int32
+}
+
+func (s *stale) Pick(ctx context.Context, t forward.Target) (forward.Endpoint, error) {
+	if s.picked.Add(1) == 1 {
+		return s.old, nil
+	}
+	return s.Clusters.Pick(ctx, t)
+}
+
+// What a pod that is going away did not get is sent to another, and what a pod
+// that stays refuses is not.
+func TestReplayOnAnotherPod(t *testing.T) {
+	t.Parallel()
+	for _, going := range []bool{true, false} {
+		t.Run(fmt.Sprintf("going away %v", going), func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t, demo.Options{})
+			target := h.use("task-tcp", 9000)
+			e, c := h.open(t, target)
+			echo(t, c)
+			undo, err := h.RefusePort("task-api", e.Pod, 9000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer undo()
+			if going {
+				if err := h.DeletePod("task-api", e.Pod, time.Minute); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b := &stale{Clusters: h.Clusters, old: e}
+			s := &forward.Set{Backends: b, Meters: new(forward.Meters)}
+			t.Cleanup(func() { s.Close() })
+			s.Apply([]forward.Spec{{Name: "f", Listen: netip.MustParseAddrPort("127.0.0.1:0"), Hold: 30 * time.Second, Target: target}})
+			client, err := net.Dial("tcp", s.Bindings()[0].Addr.String())
+			if err == nil {
+				defer client.Close()
+				io.WriteString(client, "hello")
+				_, err = io.ReadFull(client, make([]byte, 5))
+			}
+			if going && err != nil || !going && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("the client sees %v", err)
+			}
+			if n := b.picked.Load(); going && n < 2 || !going && n != 1 {
+				t.Errorf("%d picks", n)
+			}
+			echo(t, c) // nobody else is hurt
+		})
+	}
+}
+
+// A link that is cut costs a request only if the app may have seen it.
+func TestLinkCutUnderAConnection(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, demo.Options{})
+	seen := make(chan struct{}, 10)
+	target := h.odd(t, func(c net.Conn) {
+		if _, err := io.ReadFull(c, make([]byte, 5)); err == nil {
+			seen <- struct{}{}
+			io.Copy(io.Discard, c) // and never answers
+		}
+	})
+	s, addr := h.serve(t, target)
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "hello")
+	<-seen
+	h.KillUpgrades("", "")
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the client sees %v; want a reset", err)
+	}
+	await.Until(t, "the connection to end", func() bool { return s.Meters.Of("f").Counts().Active == 0 })
+	select {
+	case <-seen:
+		t.Error("the app saw it twice")
+	default:
 	}
 }
 

@@ -10,9 +10,11 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/tunneld/tunneld/internal/forward"
@@ -300,6 +302,9 @@ type conn struct {
 	answered atomic.Bool // the app has sent something
 	closed   atomic.Bool
 	idle     bool // guarded by the cluster's mu
+
+	looking sync.Once
+	leaves  bool // once looked at: the pod is terminating, or gone
 }
 
 // SetIdle implements forward.Conn.
@@ -381,11 +386,30 @@ func (c *conn) heard() {
 	}
 }
 
-// goingAway reports whether the pod is terminating, or gone.
-func (c *cluster) goingAway(e forward.Endpoint) bool {
-	return !slices.ContainsFunc(c.view(e.Target.Workload).backends, func(b backend) bool {
-		return b.pod == e.Pod && b.uid == e.UID && !b.terminating
+// goingAway reports whether the pod is terminating, or gone. An app may end
+// before the watch tells of that, so the API server is asked, too, unless the
+// pod is known to refuse the port.
+func (c *conn) goingAway() bool {
+	c.looking.Do(func() {
+		cl, e := c.cluster, c.endpoint
+		stays := slices.ContainsFunc(cl.view(e.Target.Workload).backends, func(b backend) bool {
+			return b.pod == e.Pod && b.uid == e.UID && !b.terminating
+		})
+		cl.mu.Lock()
+		known := c.use.refused[e.Target.Port].pod == backend{pod: e.Pod, uid: e.UID}.key()
+		cl.mu.Unlock()
+		c.leaves = !stays || e.UID != "" && !known && cl.isLeaving(e)
 	})
+	return c.leaves
+}
+
+// isLeaving asks the API server whether the pod is terminating, or gone.
+func (c *cluster) isLeaving(e forward.Endpoint) bool {
+	limited, cancel := context.WithTimeout(context.Background(), c.timing.Answer)
+	defer cancel()
+	var now corev1.Pod
+	err := c.client.core.Get().Namespace(e.Target.Namespace).Resource("pods").Name(e.Pod).Do(limited).Into(&now)
+	return isNotFound(err) || err == nil && (string(now.UID) != e.UID || now.DeletionTimestamp != nil || finished(&now))
 }
 
 // explain turns a lease's error into one that crosses the line, and remembers
@@ -404,10 +428,13 @@ func (c *conn) explain(err error) error {
 	refused := errors.Is(err, portforward.ErrRefused)
 	switch {
 	case !isStream && !gone:
+		if errors.Is(err, portforward.ErrUnsent) {
+			kind = forward.ErrNotDelivered
+		}
 		return &forward.Error{Kind: kind, Err: err, Condition: status.Condition{
 			State: status.Degraded, Cause: fmt.Sprintf("the connection to pod %s was lost", e.Pod),
 		}}
-	case gone, refused && c.cluster.goingAway(e):
+	case gone, refused && c.goingAway():
 		// A pod that goes away may end its app first: then it refuses what
 		// another one takes.
 		c.cluster.opened(e.Target.Workload, b, portforward.ErrPodGone)
