@@ -103,7 +103,7 @@ type cluster struct {
 
 	// The following are for run only.
 	answering time.Duration                 // how long the last check took
-	asked     map[portforward.Pod]time.Time // when askAfter last was, if lately
+	asked     map[portforward.Pod]time.Time // when askAfter last was, if lately; for outlive, too
 }
 
 // newCluster starts following the cluster. Its problems, a missing context
@@ -205,17 +205,22 @@ func (c *cluster) inherit(old *cluster) {
 
 // close ends every connection and waits. Picks that wait are told at once.
 func (c *cluster) close() {
+	c.halt()
+	if c.pool != nil {
+		c.pool.Close()
+		c.client.close()
+	}
+	c.changed()
+}
+
+// halt ends all but the connections, and tells Picks that wait.
+func (c *cluster) halt() {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
 	c.notify()
 	c.stop()
 	c.running.Wait()
-	if c.pool != nil {
-		c.pool.Close()
-		c.client.close()
-	}
-	c.changed()
 }
 
 // notify tells everyone who waits, and the owner, that something changed.

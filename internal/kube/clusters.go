@@ -31,8 +31,9 @@ type Clusters struct {
 	clusters  map[ID]*cluster
 	closed    bool
 	reloading map[*cluster]bool // a reload of it is about to begin
+	formers   map[*former]struct{}
 
-	running sync.WaitGroup // what reloadSoon starts
+	running sync.WaitGroup // what reloadSoon and retain start
 }
 
 // A Report is what is known about one workload.
@@ -107,6 +108,7 @@ func (cs *Clusters) Use(ws []forward.Workload) {
 	for _, c := range left {
 		c.close()
 	}
+	cs.endFormers(func(f *former) bool { return wanted[f.id] != nil })
 }
 
 // install puts clusters in place, and returns those that they replace, or that
@@ -131,8 +133,8 @@ func (cs *Clusters) install(made map[ID]*cluster) (replaced []*cluster) {
 }
 
 // Reload reads the kubeconfigs again. Clusters of which they say something new
-// are connected to anew, which ends their connections; the others are checked
-// at once, even where the last check was refused. A file that cannot be read,
+// are connected to anew, which ends their connections if it is another API
+// server; the others are checked at once, even where the last check was refused. A file that cannot be read,
 // perhaps since it is being written, changes nothing for a cluster that works.
 func (cs *Clusters) Reload() { cs.reload(cs.all()) } // none after Close
 
@@ -160,8 +162,13 @@ func (cs *Clusters) reload(some []*cluster) {
 		made[c.id] = fresh
 	}
 	for _, old := range cs.install(made) {
-		old.close()
+		if made[old.id] == old { // it came too late
+			old.close()
+			continue
+		}
+		cs.retain(old)
 	}
+	cs.endFormers(func(f *former) bool { return made[f.id] == nil || f.isOf(made[f.id]) })
 }
 
 // reloadSoon reloads a cluster in the background. The cluster itself asks for
@@ -296,6 +303,9 @@ func (cs *Clusters) Close() error {
 	cs.closed = true
 	all := cs.clusters
 	cs.clusters = nil
+	for f := range cs.formers {
+		f.end()
+	}
 	cs.mu.Unlock()
 	cs.running.Wait()
 	for _, c := range all {

@@ -217,14 +217,14 @@ func (c *cluster) retire(ctx context.Context) {
 		stay, known := stays[pod]
 		c.pool.SetRetiring(pod, !stay)
 		if !known && pod.UID != "" && c.pool.Usage(pod).Leases > 0 {
-			c.askAfter(ctx, pod)
+			c.askAfter(ctx, c.client, pod)
 		}
 	}
 }
 
 // askAfter finds out whether a pod is gone, and tells the pool. It does so
 // once in a while for each pod.
-func (c *cluster) askAfter(ctx context.Context, pod portforward.Pod) {
+func (c *cluster) askAfter(ctx context.Context, by *client, pod portforward.Pod) {
 	maps.DeleteFunc(c.asked, func(_ portforward.Pod, last time.Time) bool { return time.Since(last) >= c.timing.Ping })
 	if _, lately := c.asked[pod]; lately {
 		return
@@ -234,7 +234,7 @@ func (c *cluster) askAfter(ctx context.Context, pod portforward.Pod) {
 		limited, cancel := context.WithTimeout(ctx, c.timing.Ping)
 		defer cancel()
 		var now corev1.Pod
-		err := c.client.core.Get().Namespace(pod.Namespace).Resource("pods").Name(pod.Name).Do(limited).Into(&now)
+		err := by.core.Get().Namespace(pod.Namespace).Resource("pods").Name(pod.Name).Do(limited).Into(&now)
 		gone := err == nil && (string(now.UID) != pod.UID || finished(&now))
 		if gone || isNotFound(err) {
 			c.log.Debug("a pod with connections is gone", "pod", pod)
