@@ -23,7 +23,7 @@ func (l *countingListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &clientConn{Conn: conn}
+	c := &clientConn{Conn: conn, shared: l.shared}
 	if !l.shared {
 		c.attribute(l.meter)
 	}
@@ -34,6 +34,7 @@ func (l *countingListener) Accept() (net.Conn, error) {
 // it is until it is closed.
 type clientConn struct {
 	net.Conn
+	shared bool // by all forwards, as is its listener
 
 	mu     sync.Mutex // guards the following
 	meter  *forward.Meter
@@ -68,6 +69,14 @@ func (c *clientConn) fail(m *forward.Meter, err error) {
 	}
 	c.failed = true
 	m.Fail(err)
+}
+
+// abort ends the connection with RST, so that what was cut is not taken for all
+// there was. It may be called on nil.
+func (c *clientConn) abort() {
+	if c != nil {
+		forward.Reset(c.Conn)
+	}
 }
 
 func (c *clientConn) Close() error {

@@ -70,6 +70,7 @@ type Gateway struct {
 
 	mu      sync.Mutex           // guards the following
 	servers map[Listener]*server // by Listener.key
+	lives   map[string]life      // by forward; see endOthers
 	closed  bool
 }
 
@@ -106,6 +107,46 @@ type inForce struct {
 func (g *Gateway) SetTable(t *Table) {
 	if old := g.table.Swap(&inForce{t, make(chan struct{})}); old != nil {
 		close(old.replaced)
+	}
+	g.endOthers()
+}
+
+// A life is as long as a forward has rows.
+type life struct {
+	ctx context.Context
+	end context.CancelFunc
+}
+
+// life returns what is done when the forward has no row any more.
+func (g *Gateway) life(forward string) context.Context {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	l, ok := g.lives[forward]
+	if !ok {
+		l.ctx, l.end = context.WithCancel(context.Background())
+		if g.lives == nil {
+			g.lives = make(map[string]life)
+		}
+		g.lives[forward] = l
+		if !g.current().has(forward) { // it went just now
+			l.end()
+			delete(g.lives, forward)
+		}
+	}
+	return l.ctx
+}
+
+// endOthers ends what is under way to forwards that have no row any more, on
+// listeners that others still use.
+func (g *Gateway) endOthers() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	t := g.current()
+	for name, l := range g.lives {
+		if !t.has(name) {
+			l.end()
+			delete(g.lives, name)
+		}
 	}
 }
 
@@ -246,6 +287,15 @@ func (g *Gateway) Bindings() []Binding {
 
 // Close ends every listener and every connection. It is idempotent and waits.
 func (g *Gateway) Close() error {
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	return g.Shutdown(now)
+}
+
+// Shutdown is Close, but lets the requests in flight be answered until ctx is
+// done. No more connections are accepted, and those without a request are
+// closed at once. Upgraded connections end with the last answer.
+func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.build()
 	g.applying.Lock()
 	defer g.applying.Unlock()
@@ -253,6 +303,13 @@ func (g *Gateway) Close() error {
 	all := g.servers
 	g.servers, g.closed = nil, true
 	g.mu.Unlock()
+	var draining sync.WaitGroup
+	for _, s := range all {
+		if s.err == nil {
+			draining.Go(func() { s.http.Shutdown(ctx) })
+		}
+	}
+	draining.Wait()
 	for _, s := range all {
 		s.close()
 	}
@@ -276,6 +333,9 @@ type exchange struct {
 	meter  *forward.Meter
 	client *clientConn
 	pod    string // who answered
+	// untilEnd says that the client takes the end of the connection for that of
+	// the answer.
+	untilEnd bool
 }
 
 // fail notes that the request could not be carried.
@@ -283,9 +343,11 @@ func (x *exchange) fail(err error) { x.client.fail(x.meter, err) }
 
 // watch notes it if the pod's answer is cut short.
 func (x *exchange) watch(resp *http.Response) {
-	if resp.StatusCode != http.StatusSwitchingProtocols {
-		resp.Body = &watchedBody{resp.Body, resp.Request.Context(), x}
+	if upgraded, ok := resp.Body.(io.ReadWriteCloser); ok && resp.StatusCode == http.StatusSwitchingProtocols {
+		resp.Body = &watchedUpgrade{upgraded, x}
+		return
 	}
+	resp.Body = &watchedBody{resp.Body, resp.Request.Context(), x}
 }
 
 type watchedBody struct {
@@ -296,10 +358,39 @@ type watchedBody struct {
 
 func (b *watchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF && b.request.Err() == nil {
+	if err == nil || err == io.EOF {
+		return n, err
+	}
+	if b.request.Err() == nil {
 		b.exchange.fail(err)
 	}
+	if b.exchange.untilEnd {
+		b.exchange.client.abort()
+	}
 	return n, err
+}
+
+// A watchedUpgrade is an upgraded connection to a pod. Its end, and only that,
+// becomes a clean end for the client.
+type watchedUpgrade struct {
+	io.ReadWriteCloser
+	exchange *exchange
+}
+
+func (u *watchedUpgrade) Read(p []byte) (int, error) {
+	n, err := u.ReadWriteCloser.Read(p)
+	if err != nil && err != io.EOF {
+		u.exchange.client.abort()
+	}
+	return n, err
+}
+
+// CloseWrite implements what ReverseProxy asks for.
+func (u *watchedUpgrade) CloseWrite() error {
+	if half, ok := u.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return errors.ErrUnsupported
 }
 
 type exchangeKey struct{}
@@ -340,7 +431,14 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		return
 	}
 	x.row, x.meter, x.client = row, g.Meters.Of(row.Forward), clientOf(r)
+	x.untilEnd = !r.ProtoAtLeast(1, 1)
 	x.client.attribute(x.meter)
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	if x.client != nil && x.client.shared { // else it ends with its listener
+		stop := context.AfterFunc(g.life(row.Forward), cancel)
+		defer stop()
+	}
 	x.anew = func(ctx context.Context) bool {
 		select {
 		case <-table.replaced:
@@ -354,7 +452,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		}
 		return row != nil
 	}
-	g.proxy.reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
+	g.proxy.reverse.ServeHTTP(w, r.WithContext(context.WithValue(ctx, exchangeKey{}, x)))
 }
 
 // localAddr is the address of the listener that accepted the request.

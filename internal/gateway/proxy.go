@@ -23,8 +23,11 @@ import (
 
 const (
 	// upstreamIdle is how long a keep-alive connection to a pod, and with it a
-	// lease, is kept for the next request; maxIdleUpstreams is how many.
-	upstreamIdle     = 30 * time.Second
+	// lease, is kept for the next request; maxIdleUpstreams is how many. It is
+	// less than the shortest that apps keep theirs, which is 2 s: container
+	// runtimes tell a second late that an app has closed one, and a request that
+	// is sent meanwhile is lost.
+	upstreamIdle     = 1500 * time.Millisecond
 	maxIdleUpstreams = 32
 	// replayable is how many bytes of a request's body are read before it is
 	// sent, so that they can be sent again if no pod got them.
@@ -96,7 +99,10 @@ func modify(r *http.Response) error {
 }
 
 // roundTrip picks a pod for the request, and another as long as nothing of it
-// was delivered.
+// was delivered: the pod says so, or nothing was written to a connection that
+// was kept, and has died. On one that was kept, the Transport also repeats a
+// request that is safe by its method, as HTTP has it (RFC 9110, section 9.2.2);
+// what else an app may have seen is not sent again.
 func (p *proxy) roundTrip(r *http.Request) (*http.Response, error) {
 	x := r.Context().Value(exchangeKey{}).(*exchange)
 	target, err := x.target()
@@ -125,7 +131,8 @@ func (p *proxy) roundTrip(r *http.Request) (*http.Response, error) {
 		}
 		x.pod = e.Pod
 		r.Body = body.next()
-		resp, err := u.transport.RoundTrip(tellUse(r))
+		attempt, use := tellUse(r)
+		resp, err := u.transport.RoundTrip(attempt)
 		if err == nil {
 			x.watch(resp)
 			return resp, nil
@@ -133,7 +140,8 @@ func (p *proxy) roundTrip(r *http.Request) (*http.Response, error) {
 		if bad := body.bad(); bad != nil {
 			return nil, badRequest{bad}
 		}
-		if !errors.Is(err, forward.ErrNotDelivered) || !body.again() {
+		undelivered := errors.Is(err, forward.ErrNotDelivered) || use.wroteNothing()
+		if !undelivered || !body.again() || r.Context().Err() != nil {
 			return nil, blame(e, err)
 		}
 		x.pod = ""
@@ -381,14 +389,15 @@ type upstreamConn struct {
 	user *userOf    // whose request is in flight; nil while it is idle
 }
 
-// A userOf is one request's way to the connection that it got.
+// A userOf is one attempt's way to the connection that it got.
 type userOf struct {
-	conn atomic.Pointer[upstreamConn]
+	conn  atomic.Pointer[upstreamConn]
+	wrote atomic.Bool // on any
 }
 
 // tellUse returns the request with a trace that tells its connection when it
 // is used, and when it is kept for the next.
-func tellUse(r *http.Request) *http.Request {
+func tellUse(r *http.Request) (*http.Request, *userOf) {
 	u := new(userOf)
 	return r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
 		GotConn: func(got httptrace.GotConnInfo) {
@@ -402,8 +411,12 @@ func tellUse(r *http.Request) *http.Request {
 				c.end(u)
 			}
 		},
-	}))
+	})), u
 }
+
+// wroteNothing reports whether there was a connection, and nothing was written
+// to it. Once the attempt is over, that is final.
+func (u *userOf) wroteNothing() bool { return u.conn.Load() != nil && !u.wrote.Load() }
 
 func (c *upstreamConn) begin(u *userOf) {
 	c.mu.Lock()
@@ -421,6 +434,19 @@ func (c *upstreamConn) end(u *userOf) {
 		c.user = nil
 		c.SetIdle(true)
 	}
+}
+
+// Write notes that something of the request was written. A part of a frame,
+// which does not count, never gets as far as the app.
+func (c *upstreamConn) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	u := c.user
+	c.mu.Unlock()
+	n, err := c.Conn.Write(p)
+	if u != nil && n > 0 {
+		u.wrote.Store(true)
+	}
+	return n, err
 }
 
 func (c *upstreamConn) Close() error {

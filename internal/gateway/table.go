@@ -137,6 +137,11 @@ func (t *Table) Serves(at netip.Addr, host string) bool {
 	return false
 }
 
+// has reports whether any row is the forward's.
+func (t *Table) has(forward string) bool {
+	return t != nil && slices.ContainsFunc(t.rows, func(r *Row) bool { return r.Forward == forward })
+}
+
 // candidates yields the rows whose host matches, the most specific host first.
 func (t *Table) candidates(host string) func(yield func([]*Row) bool) {
 	return func(yield func([]*Row) bool) {
