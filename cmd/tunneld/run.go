@@ -27,9 +27,10 @@ func newRun(stderr io.Writer) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the service in the foreground",
-		Long: `Run the service in the foreground until SIGTERM or SIGINT. SIGHUP reads the
-configuration and the kubeconfigs again; a configuration that is saved is read
-without it.`,
+		Long: `Run the service in the foreground until SIGTERM or SIGINT, after which what is in
+the middle of something may finish, for up to three seconds; a second one does
+not wait for that. SIGHUP reads the configuration and the kubeconfigs again; a
+configuration that is saved is read without it.`,
 		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d.Log = newLog(stderr, verbose)
@@ -44,12 +45,18 @@ without it.`,
 	return cmd
 }
 
-// runUntilSignal runs the daemon and feeds it the process's signals.
+// runUntilSignal runs the daemon and feeds it the process's signals. The second
+// one to end it does not wait for connections, and the third for nothing.
 func runUntilSignal(ctx context.Context, d *daemon.Daemon) error {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	started := make(chan struct{})
+	terminate := make(chan os.Signal, 2)
+	signal.Notify(terminate, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(terminate)
+	started, hurry := make(chan struct{}), make(chan struct{})
 	d.Started = func() { close(started) }
+	d.Hurry = hurry
+	hurryUp := sync.OnceFunc(func() { close(hurry) })
 	ended := make(chan error, 1)
 	var reloading sync.WaitGroup
 	go func() {
@@ -61,6 +68,10 @@ func runUntilSignal(ctx context.Context, d *daemon.Daemon) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
+	timeout := time.NewTimer(stopTimeout)
+	defer timeout.Stop()
+	timeout.Stop()
+	stopping := ctx.Done()
 	for {
 		select {
 		case err := <-ended:
@@ -71,16 +82,18 @@ func runUntilSignal(ctx context.Context, d *daemon.Daemon) error {
 				reloading.Go(func() { d.Reload(ctx) }) // other signals must be heard
 			default: // what it starts with is read anyway
 			}
-		case <-ctx.Done():
-			stop() // a second signal ends the process at once
-			timer := time.NewTimer(stopTimeout)
-			defer timer.Stop()
-			select {
-			case err := <-ended:
-				return err
-			case <-timer.C:
-				return errors.New("stopping took too long; gave up waiting")
+		case <-stopping:
+			stopping = nil
+			timeout.Reset(stopTimeout)
+		case <-terminate:
+			if ctx.Err() == nil {
+				stop()
+				continue
 			}
+			signal.Stop(terminate)
+			hurryUp()
+		case <-timeout.C:
+			return errors.New("stopping took too long; gave up waiting")
 		}
 	}
 }

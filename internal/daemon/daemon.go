@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -40,6 +41,8 @@ const (
 	// rewatch is how often the configuration is read where it cannot be
 	// watched.
 	rewatch = 5 * time.Second
+	// drainTimeout is Daemon.DrainTimeout where nobody says otherwise.
+	drainTimeout = 3 * time.Second
 )
 
 // A Daemon is the whole service. Its fields may not change after Run.
@@ -54,6 +57,11 @@ type Daemon struct {
 	// Started, if set, is called once the first plan is in force and the
 	// control socket answers.
 	Started func()
+	// DrainTimeout is how long connections may take to come to their end after
+	// Run's context is done; 0 means 3 s: whoever stops a service does not wait
+	// long. Hurry, if set, is closed by who does not even want to wait so long.
+	DrainTimeout time.Duration
+	Hurry        <-chan struct{}
 
 	records  logring.Ring
 	state    *statedir.Dir
@@ -84,7 +92,8 @@ type Daemon struct {
 	changed   chan struct{} // closed when a state may have changed
 }
 
-// Run runs the daemon until ctx is done, which is no error. A configuration
+// Run runs the daemon until ctx is done, which is no error, and then for as long
+// as connections take to come to their end: see drain. A configuration
 // that cannot be read is no error either: it is reported, and mended while
 // running. What Run needs for itself is: its state directory, its socket.
 func (d *Daemon) Run(ctx context.Context) (err error) {
@@ -124,13 +133,41 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	running.Go(func() error { return d.watchConfig(ctx) })
 	running.Go(func() error { return d.review(ctx) })
 	running.Go(func() error { return d.api().Serve(ctx, socket) })
+	running.Go(func() error {
+		<-ctx.Done()
+		d.drain()
+		return nil
+	})
 	d.Log.Info("started", "version", d.Version.Version, "config", d.ConfigPath, "state", d.StateDir, "socket", socket.Addr())
 	if d.Started != nil {
 		d.Started()
 	}
 	err = running.Wait()
-	d.Log.Info("stopping", "err", err)
+	d.Log.Info("stopped", "err", err)
 	return err
+}
+
+// drain closes all listeners, and lets what is in the middle of something
+// finish, within bounds: answers that are owed, and bytes that move. What is
+// left is cut by Run.
+func (d *Daemon) drain() {
+	d.Log.Info("stopping")
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(d.DrainTimeout, drainTimeout))
+	defer cancel()
+	var draining sync.WaitGroup
+	draining.Go(func() { d.ports.Shutdown(ctx) })
+	draining.Go(func() { d.gateway.Shutdown(ctx) })
+	drained := make(chan struct{})
+	go func() {
+		draining.Wait()
+		close(drained)
+	}()
+	select {
+	case <-drained:
+	case <-d.Hurry:
+		cancel()
+		<-drained
+	}
 }
 
 func (d *Daemon) paths() (err error) {
@@ -325,6 +362,9 @@ func (d *Daemon) review(ctx context.Context) error {
 			return nil
 		case <-d.kick:
 		case <-tick.C:
+		}
+		if ctx.Err() != nil {
+			return nil
 		}
 		d.apply()
 		pause.Reset(reviewPause)

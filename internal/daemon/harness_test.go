@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -33,6 +34,7 @@ type harness struct {
 	kubeconfig string
 	config     string // the daemon's configuration
 	stop       func() // ends the daemon, and waits
+	hurry      func() // has stop wait no longer for connections
 }
 
 // ranges gives each daemon addresses of its own: tests run side by side.
@@ -105,7 +107,10 @@ func (h *harness) start(t *testing.T) {
 	t.Helper()
 	started, ended := make(chan struct{}), make(chan error, 1)
 	ctx, cancel := context.WithCancel(context.Background())
+	hurry := make(chan struct{})
+	h.hurry = sync.OnceFunc(func() { close(hurry) })
 	d := &daemon.Daemon{
+		DrainTimeout: time.Hour, Hurry: hurry,
 		ConfigPath: h.config, StateDir: h.path("state"), Socket: h.Socket, Timing: h.timing,
 		Version: status.Version{Version: "test"}, Log: testLog(),
 		Started: func() { close(started) },
@@ -128,7 +133,10 @@ func (h *harness) start(t *testing.T) {
 			t.Errorf("the daemon ended with %v", err)
 		}
 	}
-	t.Cleanup(func() { h.stop() })
+	t.Cleanup(func() {
+		h.hurry()
+		h.stop()
+	})
 }
 
 func (h *harness) status(t *testing.T) status.Status {

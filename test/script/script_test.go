@@ -8,13 +8,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -57,6 +62,10 @@ func TestScripts(t *testing.T) {
 			"cluster":    cmdCluster,
 			"daemon":     cmdDaemon,
 			"stop":       cmdStop,
+			"setenv":     cmdSetenv,
+			"hold":       cmdHold,
+			"request":    cmdRequest,
+			"answered":   cmdAnswered,
 			"scale":      cmdScale,
 			"apiserver":  cmdAPIServer,
 			"hangup":     cmdHangup,
@@ -77,6 +86,9 @@ type world struct {
 
 	background *exec.Cmd
 	printed    lockedBuffer // by it
+
+	held     []net.Conn
+	answered chan error // how the request ended
 }
 
 // A lockedBuffer may be read while it is written to.
@@ -120,6 +132,9 @@ func setup(env *testscript.Env) error {
 			w.background.Wait()
 		}
 		w.stop(os.Kill)
+		for _, c := range w.held {
+			c.Close()
+		}
 		if w.cluster != nil {
 			w.cluster.Close()
 		}
@@ -186,14 +201,27 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// stop [kill] ends the daemon with SIGTERM, which must be clean, or SIGKILL.
+// stop [kill|twice] ends the daemon with SIGTERM, which must be clean, or
+// SIGKILL. Connections that are held must end with a reset.
 func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
 	w := worldOf(ts)
-	if len(args) > 0 && args[0] == "kill" {
+	how := strings.Join(args, " ")
+	if how == "kill" {
 		w.stop(os.Kill)
 		return
 	}
-	if err := w.stop(terminate); err != nil {
+	if how == "twice" {
+		w.daemon.Process.Signal(terminate)
+	}
+	err := w.stop(terminate)
+	for _, c := range w.held {
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			ts.Fatalf("a connection that is held ends with %v; want a reset", err)
+		}
+		c.Close()
+	}
+	w.held = nil
+	if err != nil {
 		ts.Fatalf("the daemon ended with %v\n%s", err, w.log.String())
 	}
 }
@@ -209,6 +237,55 @@ func (w *world) stop(sig os.Signal) error {
 		return err
 	case <-time.After(20 * time.Second):
 		return errors.New("it did not end")
+	}
+}
+
+// setenv NAME REGEXP sets a variable to what the last program printed and the
+// expression's group matches.
+func cmdSetenv(ts *testscript.TestScript, neg bool, args []string) {
+	match := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
+	if match == nil {
+		ts.Fatalf("%s is not in:\n%s", args[1], ts.ReadFile("stdout"))
+	}
+	ts.Setenv(args[0], match[1])
+}
+
+// hold ADDR opens a connection to an echo, and holds it.
+func cmdHold(ts *testscript.TestScript, neg bool, args []string) {
+	w := worldOf(ts)
+	c, err := net.Dial("tcp", args[0])
+	ts.Check(err)
+	w.held = append(w.held, c)
+	c.SetDeadline(time.Now().Add(time.Minute))
+	fmt.Fprint(c, "hello")
+	_, err = io.ReadFull(c, make([]byte, 5))
+	ts.Check(err)
+}
+
+// request URL makes a request in the background, and waits until task-api has
+// it.
+func cmdRequest(ts *testscript.TestScript, neg bool, args []string) {
+	w := worldOf(ts)
+	w.answered = make(chan error, 1)
+	before := w.cluster.Dials("task-api", "", demo.HTTPPort)
+	go func() {
+		resp, err := http.Get(args[0])
+		if err == nil {
+			_, err = io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				err = errors.New(resp.Status)
+			}
+		}
+		w.answered <- err
+	}()
+	waitFor(ts, "the request to be there", func() bool { return w.cluster.Dials("task-api", "", demo.HTTPPort) > before })
+}
+
+// answered wants the request to have been answered; ! answered, that it was cut.
+func cmdAnswered(ts *testscript.TestScript, neg bool, args []string) {
+	if err := <-worldOf(ts).answered; (err != nil) != neg {
+		ts.Fatalf("the request ended with %v", err)
 	}
 }
 
