@@ -63,6 +63,15 @@ func (d *Dialer) DialSpare(ctx context.Context, pod Pod) (net.Conn, error) {
 	return &triedConn{Conn: conn, works: sync.OnceFunc(func() { d.works.Store(int32(bareSPDY)) })}, nil
 }
 
+// A webSocketConn is outdated as soon as something better works.
+type webSocketConn struct {
+	net.Conn
+	dialer *Dialer
+}
+
+// Outdated implements [Outdater].
+func (c webSocketConn) Outdated() bool { return transport(c.dialer.works.Load()) == bareSPDY }
+
 // A triedConn tells when something comes.
 type triedConn struct {
 	net.Conn
@@ -94,6 +103,9 @@ func (d *Dialer) Dial(ctx context.Context, pod Pod) (net.Conn, error) {
 		conn, err := d.upgrade(ctx, t, d.target(pod))
 		if err == nil {
 			d.works.Store(int32(t))
+			if t == webSocket {
+				conn = webSocketConn{conn, d}
+			}
 			return conn, nil
 		}
 		// The first error is the better one, unless only the second came from

@@ -313,16 +313,20 @@ func TestSpareTriesTheBetterTransport(t *testing.T) {
 		upgrades demo.Upgrades
 		want     string
 		asked    int // for three leases and their spares
+		idle     int // when the first has ended
 	}{
-		{demo.BothUpgrades, "spdy", 4},
-		{demo.WebSocketOnly, "websocket", 5},
+		{demo.BothUpgrades, "spdy", 4, 1},
+		{demo.WebSocketOnly, "websocket", 5, 2},
 	}
 	for _, tt := range tests {
 		c, pod := newCluster(t, demo.Options{Upgrades: tt.upgrades})
 		p, d := newPool(t, c)
 		p.DialSpare = d.DialSpare
+		first := open(t, p, pod, echoPort)
 		for n := range 3 {
-			exchange(t, open(t, p, pod, echoPort), "hello")
+			if n > 0 {
+				exchange(t, open(t, p, pod, echoPort), "hello")
+			}
 			await.Until(t, "a spare", func() bool { u := p.Usage(pod); return u.Leases == n+1 && u.Idle == 1 })
 		}
 		if got := d.Transport(); got != tt.want {
@@ -331,6 +335,11 @@ func TestSpareTriesTheBetterTransport(t *testing.T) {
 		if n := upgrades(c); n != tt.asked {
 			t.Errorf("%d upgrades were asked for; want %d", n, tt.asked)
 		}
+		finish(t, first)
+		await.Until(t, "the first to be kept only where there is nothing better", func() bool {
+			u := p.Usage(pod)
+			return u.Leases == 2 && u.Idle == tt.idle && u.Upgraded == 2+tt.idle
+		})
 	}
 }
 

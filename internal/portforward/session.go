@@ -134,8 +134,15 @@ func (s *session) isDead() bool { return s.ctx.Err() != nil }
 // cause is why the session is dead; nil if it is not.
 func (s *session) cause() error { return context.Cause(s.ctx) }
 
+// An Outdater is a net.Conn that may be outdated: it still works, but what Dial
+// returns is better by now, so it should not be kept for another lease.
+type Outdater interface{ Outdated() bool }
+
 // usable reports whether the session can take another lease.
 func (s *session) usable() bool {
+	if c, ok := s.conn.(Outdater); ok && c.Outdated() {
+		return false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !s.isDead() && !s.goneAway && s.nextID < lastStreamID
