@@ -83,6 +83,7 @@ type podConns struct {
 	sessions map[*session]struct{}
 	leases   int
 	dialing  int
+	sparing  bool // one of those is a spare
 	// recycling counts the sessions that may be idle soon, of which each can
 	// have somebody who waits for it.
 	recycling int
@@ -131,7 +132,8 @@ func (p *Pool) Open(ctx context.Context, pod Pod, port uint16) (*Lease, error) {
 		if fresh {
 			pc.proven = time.Now()
 		}
-		if p.DialSpare != nil && !p.closed && p.pods[pod] == pc && !pc.isRetired() && len(pc.idle)+pc.recycling+pc.dialing == 0 {
+		if p.DialSpare != nil && !p.closed && p.pods[pod] == pc && !pc.isRetired() && len(pc.idle)+pc.recycling == 0 && !pc.sparing {
+			pc.sparing = true
 			pc.dialing++
 			p.running.Go(func() { p.dialSpare(pc) })
 		}
@@ -260,6 +262,9 @@ func (p *Pool) dialSpare(pc *podConns) {
 	limited, cancel := context.WithTimeout(p.lifetime(), spareTimeout)
 	defer cancel()
 	s, err := p.dial(limited, pc, p.DialSpare)
+	p.mu.Lock()
+	pc.sparing = false
+	p.mu.Unlock()
 	if err == nil {
 		err = p.prove(limited, pc, s)
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -302,6 +303,38 @@ func TestSpare(t *testing.T) {
 	for n := range 3 {
 		exchange(t, open(t, p, pod, echoPort), "hello")
 		await.Until(t, "a spare", func() bool { u := p.Usage(pod); return u.Leases == n+1 && u.Idle == 1 })
+	}
+}
+
+// There is also one when many come at once, each of which dials.
+func TestSpareInABurst(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	p, d := newPool(t, c)
+	var dials atomic.Int32
+	dialling, goOn := make(chan struct{}), make(chan struct{})
+	p.Dial = func(ctx context.Context, pod portforward.Pod) (net.Conn, error) {
+		if dials.Add(1) == 1 {
+			close(dialling)
+			<-goOn
+		}
+		return d.Dial(ctx, pod)
+	}
+	p.DialSpare = d.DialSpare
+	opened := make(chan error, 1)
+	go func() {
+		l, err := p.Open(t.Context(), pod, echoPort)
+		if err == nil {
+			l.Close()
+		}
+		opened <- err
+	}()
+	<-dialling
+	exchange(t, open(t, p, pod, echoPort), "hello")
+	await.Until(t, "a spare", func() bool { return p.Usage(pod).Idle == 1 })
+	close(goOn)
+	if err := <-opened; err != nil {
+		t.Error(err)
 	}
 }
 
