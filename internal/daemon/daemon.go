@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -33,8 +34,10 @@ import (
 const (
 	// reviewEvery is how often states are looked at although nothing has
 	// happened, since some of them follow from time alone, and how often what
-	// could not be bound is tried again.
+	// could not be bound is tried again; reviewIdle is that while all forwards are
+	// idle.
 	reviewEvery = 2 * time.Second
+	reviewIdle  = 10 * time.Second
 	// reviewPause is the least time between two looks: much that happens at
 	// once is looked at once.
 	reviewPause = 50 * time.Millisecond
@@ -81,6 +84,8 @@ type Daemon struct {
 	applying   sync.Mutex // one plan at a time; guards the following
 	history    history
 	forgetting string // why the state directory cannot be written
+	from       inputs // of the plan
+	stands     bool   // nothing of the plan is left to be tried again
 
 	mu        sync.Mutex     // guards the following
 	config    *config.Config // the last good one, or else the defaults
@@ -90,6 +95,12 @@ type Daemon struct {
 	unwatched string         // why a saved file is not seen at once
 	plan      *plan
 	changed   chan struct{} // closed when a state may have changed
+}
+
+// inputs are what a plan is made from, besides what was made of the last one.
+type inputs struct {
+	config *config.Config
+	seen   map[forward.Workload]sighting
 }
 
 // Run runs the daemon until ctx is done, which is no error, and then for as long
@@ -352,7 +363,7 @@ func (d *Daemon) somethingChanged() {
 // review applies the plan again whenever something may have changed, and looks
 // at the states.
 func (d *Daemon) review(ctx context.Context) error {
-	tick := time.NewTicker(reviewEvery)
+	tick := time.NewTimer(reviewEvery)
 	defer tick.Stop()
 	pause := time.NewTimer(0)
 	defer pause.Stop()
@@ -363,10 +374,11 @@ func (d *Daemon) review(ctx context.Context) error {
 		case <-d.kick:
 		case <-tick.C:
 		}
-		if ctx.Err() != nil {
-			return nil
+		if d.apply() {
+			tick.Reset(reviewIdle)
+		} else {
+			tick.Reset(reviewEvery)
 		}
-		d.apply()
 		pause.Reset(reviewPause)
 		select {
 		case <-ctx.Done():
@@ -376,9 +388,9 @@ func (d *Daemon) review(ctx context.Context) error {
 	}
 }
 
-// apply makes a plan and brings it into force. A name appears when something
-// listens behind it, and goes before that does.
-func (d *Daemon) apply() {
+// apply makes a plan and brings it into force, unless that is so already. It
+// reports whether all forwards are idle.
+func (d *Daemon) apply() (idle bool) {
 	d.applying.Lock()
 	defer d.applying.Unlock()
 	cfg, old := d.current()
@@ -389,10 +401,22 @@ func (d *Daemon) apply() {
 			seen[f.Workload] = sightingOf(r)
 		}
 	}
+	if from := (inputs{cfg, seen}); d.stands && reflect.DeepEqual(from, d.from) {
+		d.clusters.Use(old.workloads) // whose kubeconfigs may have changed
+		return d.noteStates(old, d.bindings())
+	}
 	p := makePlan(cfg, d.state.Forwards(), seen)
 	d.clusters.Use(p.workloads)
 	d.remember(p.remember)
+	now := d.enforce(p, old)
+	d.from = inputs{cfg, seen}
+	d.stands = now.complete() && d.forgetting == ""
+	return d.noteStates(p, now)
+}
 
+// enforce replaces a plan. A name appears when something listens behind it, and
+// goes before that does. applying is held.
+func (d *Daemon) enforce(p, old *plan) bindings {
 	before := d.bindings()
 	d.names.SetZone(dns.NewZone(old.names(func(at *place) bool { return p.keeps(at) && before.any(at) })))
 	d.ports.Retain(p.specs) // the gateway may want what they leave
@@ -405,7 +429,7 @@ func (d *Daemon) apply() {
 	d.mu.Lock()
 	d.plan = p
 	d.mu.Unlock()
-	d.noteStates(p, after)
+	return after
 }
 
 // remember writes the state directory. That it fails is said once; the
@@ -451,13 +475,16 @@ func (d *Daemon) current() (*config.Config, *plan) {
 	return d.config, d.plan
 }
 
-// noteStates logs transitions and wakes who waits for one; applying is held.
-func (d *Daemon) noteStates(p *plan, b bindings) {
+// noteStates logs transitions and wakes who waits for one, and reports whether
+// all forwards are idle; applying is held.
+func (d *Daemon) noteStates(p *plan, b bindings) (idle bool) {
 	now := time.Now()
+	idle = true
 	have := make(map[string]bool)
 	for _, f := range p.forwards {
 		s := d.report(f, b)
 		have[f.name] = true
+		idle = idle && s.State == status.Idle
 		d.note(&s, now)
 	}
 	for name := range d.history {
@@ -470,6 +497,7 @@ func (d *Daemon) noteStates(p *plan, b bindings) {
 	close(d.changed)
 	d.changed = make(chan struct{})
 	d.mu.Unlock()
+	return idle
 }
 
 // note fills in since when a forward has its state, and logs a new one;

@@ -61,6 +61,23 @@ func (b bindings) any(at *place) bool {
 		})
 }
 
+// complete reports whether all is bound that is wanted.
+func (b bindings) complete() bool {
+	for _, r := range b.raw {
+		if r.Err != nil {
+			return false
+		}
+	}
+	for _, of := range b.gateways {
+		if slices.ContainsFunc(of, failed) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(b.shared, failed)
+}
+
+func failed(g gateway.Binding) bool { return g.Err != nil }
+
 // report describes a planned forward.
 func (f *planned) report(b bindings, cluster kube.Report, counts forward.Counts) status.Forward {
 	s := status.Forward{
