@@ -16,6 +16,7 @@ const module = "github.com/tunneld/tunneld"
 var mayImport = map[string][]string{
 	// Leaves: they know nothing of ours, so anybody may know them.
 	"internal/status":     {},
+	"internal/netwatch":   {},
 	"internal/nearest":    {},
 	"internal/atomicfile": {},
 	"internal/lockfile":   {},
@@ -36,7 +37,7 @@ var mayImport = map[string][]string{
 	"internal/localapi":    {"lockfile", "status"},
 
 	// Only the daemon knows them all.
-	"internal/daemon": {"config", "dns", "forward", "gateway", "kube", "localapi", "logring", "nearest", "statedir", "status", "tls"},
+	"internal/daemon": {"config", "dns", "forward", "gateway", "kube", "localapi", "logring", "nearest", "netwatch", "statedir", "status", "tls"},
 
 	"internal/demo": {}, // but for what is inside of it
 

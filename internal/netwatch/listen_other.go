@@ -1,0 +1,7 @@
+//go:build !linux && !darwin
+
+package netwatch
+
+import "context"
+
+func listen(ctx context.Context, event func()) error { return poll(ctx, event) }
