@@ -241,3 +241,33 @@ func TestSilenceIsNoticed(t *testing.T) {
 		t.Errorf("Lost was told %v", err)
 	}
 }
+
+// After a sleep of the machine nobody waits for the next ping's turn.
+func TestPingAll(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	p, _ := newPool(t, c)
+	p.PingInterval, p.PingTimeout = time.Hour, time.Second
+	l := open(t, p, pod, echoPort)
+	exchange(t, l, "hello")
+	other := podOf(c, c.Pods("task-api", "task-api")[1])
+	if err := p.Probe(t.Context(), other); err != nil { // which leaves an idle one behind
+		t.Fatal(err)
+	}
+	proven := p.Usage(pod).Proven
+	p.PingAll()
+	await.Until(t, "an answer", func() bool { return p.Usage(pod).Proven.After(proven) })
+	defer c.DropPackets()()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := l.Read(make([]byte, 1))
+		ended <- err
+	}()
+	await.Until(t, "both to be dropped", func() bool {
+		p.PingAll() // something may still have been on its way when it was called first
+		return len(ended) > 0 && p.Usage(other).Upgraded == 0
+	})
+	if err := <-ended; !errors.Is(err, portforward.ErrLinkDead) {
+		t.Errorf("read on a dead link: %v; want ErrLinkDead", err)
+	}
+}

@@ -247,7 +247,7 @@ func (s *session) waits(d time.Duration) bool {
 	return !unread && !s.isLeft() && time.Since(time.Unix(0, s.carried.Load())) >= d
 }
 
-// keepalive pings every interval, and fails the session when nothing answers
+// keepalive pings every interval, and when soon says so, and fails the session when nothing answers
 // within timeout. It returns when the session is dead. What answers is not the
 // pod, though: when that is gone, its network may be, too, with what it would
 // still have sent, and its connections stay open with nothing to end them.
@@ -261,6 +261,7 @@ func (s *session) keepalive(interval, timeout time.Duration, k keeper) {
 		case id := <-s.echo:
 			s.send(nil, func(dst []byte) []byte { return s.appendPing(dst, id) })
 			continue
+		case <-s.soon:
 		case <-tick.C:
 		}
 		if !k.wanted() {
@@ -281,6 +282,21 @@ func (s *session) keepalive(interval, timeout time.Duration, k keeper) {
 		case dead:
 			s.fail(fmt.Errorf("%w: %w", ErrLinkDead, err))
 			return
+		}
+	}
+}
+
+// PingAll asks every upgraded connection for a sign of life now. It does not
+// wait for the answers: what stays silent for PingTimeout is lost.
+func (p *Pool) PingAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, pc := range p.pods {
+		for s := range pc.sessions {
+			select {
+			case s.soon <- struct{}{}:
+			default: // it is about to
+			}
 		}
 	}
 }

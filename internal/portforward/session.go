@@ -65,7 +65,8 @@ type session struct {
 	goneAway bool // the server wants no new streams
 	pongs    map[uint32]chan struct{}
 
-	echo chan uint32 // the server's own pings, for keepalive to answer
+	echo chan uint32   // the server's own pings, for keepalive to answer
+	soon chan struct{} // cap 1: keepalive shall ping now
 }
 
 func newSession(conn net.Conn) *session {
@@ -77,6 +78,7 @@ func newSession(conn net.Conn) *session {
 		nextPing: 1,
 		pongs:    make(map[uint32]chan struct{}),
 		echo:     make(chan uint32, 4),
+		soon:     make(chan struct{}, 1),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.flush = time.AfterFunc(time.Hour, func() {
