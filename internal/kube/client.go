@@ -40,7 +40,7 @@ const dialTimeout = 4 * time.Second
 
 // newClient builds a client whose every request tells watched what became of
 // it.
-func newClient(config *rest.Config, userAgent string, watched *link) (*client, error) {
+func newClient(config *rest.Config, userAgent string, timing Timing, watched *link) (*client, error) {
 	config = rest.CopyConfig(config)
 	config.UserAgent = userAgent
 	config.QPS = -1 // the API server's own priority and fairness decides
@@ -51,12 +51,13 @@ func newClient(config *rest.Config, userAgent string, watched *link) (*client, e
 	// A dialer of one's own also means connections of one's own: client-go
 	// shares them between all configs that are alike, and a dead one that
 	// another cluster's watches keep would be asked again.
-	config.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
+	config.Dial = dialer(timing).DialContext
 
 	hc, err := rest.HTTPClientFor(config)
 	if err != nil {
 		return nil, fmt.Errorf("credentials: %w", err)
 	}
+	noticeSilence(hc.Transport, timing)
 	hc.Transport = outermost{hc.Transport, watched}
 
 	scheme := runtime.NewScheme()
@@ -86,6 +87,43 @@ func newClient(config *rest.Config, userAgent string, watched *link) (*client, e
 		return outermost{rt, watched}
 	})
 	return k, err
+}
+
+// dialer connects to API servers. What it connects ends if nothing comes back:
+// whoever only waits for what comes next, as a watch does, would wait for ever
+// on a connection whose path is gone. The kernel asks after Timing.Ping, and a
+// second more, since HTTP/2 asks before; and where the system has it, what was
+// sent has as long to be acknowledged as a ping with its answer.
+//
+// It is not for upgraded connections: a peer that takes nothing more for a
+// while is all right there, and Linux does not tell it from one that is gone.
+func dialer(timing Timing) *net.Dialer {
+	return &net.Dialer{
+		Timeout:         dialTimeout,
+		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: timing.Ping + time.Second, Interval: time.Second, Count: max(int(timing.Pong/time.Second), 1)},
+		Control:         limitSilence(timing.Ping + timing.Pong),
+	}
+}
+
+// noticeSilence has HTTP/2 ping a connection that has brought nothing for
+// Timing.Ping, and end it if no answer comes within Timing.Pong. By itself
+// client-go would take 45 s. Kernels on the way do not see that, proxies do not
+// answer for it, and it takes no request, which might go by another connection.
+func noticeSilence(rt http.RoundTripper, timing Timing) {
+	for rt != nil {
+		if t, ok := rt.(*http.Transport); ok {
+			if t.HTTP2 == nil {
+				t.HTTP2 = new(http.HTTP2Config)
+			}
+			t.HTTP2.SendPingTimeout, t.HTTP2.PingTimeout = timing.Ping, timing.Pong
+			return
+		}
+		wrapper, ok := rt.(utilnet.RoundTripperWrapper)
+		if !ok {
+			return
+		}
+		rt = wrapper.WrappedRoundTripper()
+	}
 }
 
 // check asks the API server for a sign of life. /version is open to every

@@ -152,7 +152,7 @@ func (c *cluster) connect() *forward.Error {
 		c.said = to.said
 		c.link = newLink(c.id, to, c.notify)
 		c.link.waiting = c.poke
-		c.client, err = newClient(to.rest, c.userAgent, c.link)
+		c.client, err = newClient(to.rest, c.userAgent, c.timing, c.link)
 	}
 	if e, ok := errors.AsType[*forward.Error](err); ok || err == nil {
 		return e
@@ -175,7 +175,7 @@ func (c *cluster) awaitKubeconfig(ctx context.Context) {
 // is taken to do so if it cannot be read now, but could be then.
 func (c *cluster) upToDate() bool {
 	if c.err != nil {
-		now := &cluster{id: c.id}
+		now := &cluster{id: c.id, timing: c.timing}
 		err := now.connect()
 		return err != nil && err.Condition == c.err.Condition
 	}

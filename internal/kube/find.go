@@ -68,7 +68,7 @@ func (cs *Clusters) Find(ctx context.Context, q Query) (Found, error) {
 		return Found{}, err
 	}
 	l := newLink(id, to, func() {})
-	k, err := newClient(to.rest, cs.UserAgent, l)
+	k, err := newClient(to.rest, cs.UserAgent, cs.Timing.withDefaults(), l)
 	if err != nil {
 		return Found{}, unusable(id, err)
 	}
