@@ -87,6 +87,7 @@ type cluster struct {
 
 	poked   chan struct{} // cap 1: something happened that run should see
 	hurried chan struct{} // cap 1: check now, whatever the last one said
+	shaken  chan struct{} // cap 1: what was found out may be so no more
 	stop    context.CancelFunc
 	running sync.WaitGroup // run and what it starts
 
@@ -119,6 +120,7 @@ func newCluster(id ID, userAgent string, timing Timing, log *slog.Logger, change
 		made:       time.Now(),
 		poked:      make(chan struct{}, 1),
 		hurried:    make(chan struct{}, 1),
+		shaken:     make(chan struct{}, 1),
 		wake:       make(chan struct{}),
 		uses:       make(map[forward.Workload]*use),
 		namespaces: make(map[string]*namespace),
@@ -240,25 +242,69 @@ func (c *cluster) next() <-chan struct{} {
 	return c.wake
 }
 
-func (c *cluster) poke() {
+func (c *cluster) poke() { signal(c.poked) }
+
+// signal has a channel of capacity 1 tell something, unless it is about to.
+func signal(c chan<- struct{}) {
 	select {
-	case c.poked <- struct{}{}:
+	case c <- struct{}{}:
 	default:
+	}
+}
+
+// isSignalled reports whether there was a signal since it was asked last.
+func isSignalled(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
 // hurry makes run check the link now, and anew if a check is under way.
 func (c *cluster) hurry() {
-	select {
-	case c.hurried <- struct{}{}:
-	default:
-	}
+	c.stopCheck()
+	signal(c.hurried)
 	c.poke()
+}
+
+// stopCheck interrupts the check under way, if there is one. Whoever wants
+// another one says so afterwards: else it might be that one.
+func (c *cluster) stopCheck() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.interrupt != nil {
 		c.interrupt()
 	}
+}
+
+// probeNow asks everything for a sign of life, and tries what has failed. Only
+// credentials that were denied keep their least wait: trying them may open a
+// browser.
+func (c *cluster) probeNow() {
+	if c.err != nil {
+		c.poke()
+		return
+	}
+	c.pool.PingAll()
+	if c.link.condition().State != status.NeedsLogin { // else it may be a plugin that waits for a person
+		c.stopCheck()
+	}
+	signal(c.shaken)
+	c.mu.Lock()
+	for _, u := range c.uses {
+		u.probed = time.Time{}
+		for pod, f := range u.failing {
+			f.until, f.tries = time.Now(), 0
+			u.failing[pod] = f
+		}
+	}
+	for _, n := range c.namespaces {
+		n.retry()
+	}
+	c.mu.Unlock()
+	c.notify()
 }
 
 // use makes the set of configured workloads equal to ws.

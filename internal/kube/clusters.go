@@ -171,6 +171,16 @@ func (cs *Clusters) reload(some []*cluster) {
 	cs.endFormers(func(f *former) bool { return made[f.id] == nil || f.isOf(made[f.id]) })
 }
 
+// ProbeNow says that connections may have died without a word, because the
+// machine has slept, or its network is another. Everything is asked for a sign
+// of life now, and not when its turn comes, and what has failed is tried again.
+// It does not wait for the outcome.
+func (cs *Clusters) ProbeNow() {
+	for _, c := range cs.all() {
+		c.probeNow()
+	}
+}
+
 // reloadSoon reloads a cluster in the background. The cluster itself asks for
 // it, which a reload may have to wait for.
 func (cs *Clusters) reloadSoon(c *cluster) {

@@ -2,12 +2,14 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
@@ -20,9 +22,15 @@ type object interface {
 	runtime.Object
 }
 
-// maxMirrorRetry bounds the wait after a list or a watch that failed, so that a
-// right that was granted is seen before a state is 10 s old.
-const maxMirrorRetry = 5 * time.Second
+const (
+	// maxMirrorRetry bounds the wait after a list or a watch that failed, so
+	// that a right that was granted is seen before a state is 10 s old.
+	maxMirrorRetry = 5 * time.Second
+	// watchGrace is for how long a watch may go on after the API server should
+	// have ended it. There are proxies that live on when what is behind them
+	// has died.
+	watchGrace = 10 * time.Second
+)
 
 // A mirror is a copy of all objects of one kind in one namespace, which a
 // cache.Reflector keeps while its run runs; what it holds outlives a run. It
@@ -34,22 +42,51 @@ type mirror[T object] struct {
 	example   T                // for the Reflector
 	groupsOf  func(T) []string // nil: objects are not grouped
 	timing    Timing
+	limit     func() time.Duration // of the waits after a failure
 	changed   func()
+	again     chan struct{} // cap 1: what has failed shall be tried now
 
-	mu     sync.Mutex // guards the following
-	items  map[string]T
-	groups map[string]map[string]T
-	synced bool
+	mu      sync.Mutex // guards the following
+	items   map[string]T
+	groups  map[string]map[string]T
+	synced  bool
+	watched time.Time // when this try had its first watch; zero: it has had none
 	// The last answer was 403. A role may lack either of the verbs.
 	listDenied, watchDenied error
 }
 
-func newMirror[T object](timing Timing, namespace, resource string, c rest.Interface, example T, groupsOf func(T) []string, changed func()) *mirror[T] {
-	return &mirror[T]{timing: timing, namespace: namespace, resource: resource, client: c, example: example, groupsOf: groupsOf, changed: changed}
+func newMirror[T object](timing Timing, namespace, resource string, c rest.Interface, example T, groupsOf func(T) []string, limit func() time.Duration, changed func()) *mirror[T] {
+	return &mirror[T]{
+		timing: timing, namespace: namespace, resource: resource, client: c, example: example, groupsOf: groupsOf,
+		limit: limit, changed: changed, again: make(chan struct{}, 1),
+	}
 }
 
-// run follows the objects until ctx is done.
+// run follows the objects until ctx is done. What fails is tried again after
+// waits that double, until a watch has lasted for longer than the last of them.
 func (m *mirror[T]) run(ctx context.Context) {
+	r := m.reflector()
+	var pause time.Duration
+	for ctx.Err() == nil {
+		m.mu.Lock()
+		m.watched = time.Time{}
+		m.mu.Unlock()
+		r.ListAndWatchWithContext(ctx) // why it ends, the link has seen, or note
+		m.mu.Lock()
+		worked := !m.watched.IsZero() && time.Since(m.watched) > pause
+		m.mu.Unlock()
+		if worked {
+			pause = 0
+		}
+		pause = longer(pause, m.timing.Retry, m.limit())
+		sleep(ctx, m.again, pause)
+	}
+}
+
+// retry has what has failed tried now.
+func (m *mirror[T]) retry() { signal(m.again) }
+
+func (m *mirror[T]) reflector() *cache.Reflector {
 	plain := cache.NewFilteredListWatchFromClient(m.client, m.resource, m.namespace, func(*metav1.ListOptions) {})
 	noting := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
@@ -58,23 +95,54 @@ func (m *mirror[T]) run(ctx context.Context) {
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			cancel := context.CancelFunc(func() {})
+			if o.TimeoutSeconds != nil {
+				ctx, cancel = context.WithTimeout(ctx, time.Duration(*o.TimeoutSeconds)*time.Second+watchGrace)
+			}
 			w, err := plain.WatchWithContext(ctx, o)
 			m.noteWatch(err)
-			return w, err
+			if err != nil {
+				cancel()
+				if utilnet.IsConnectionRefused(err) {
+					err = errors.New(err.Error()) // the Reflector would wait by itself, deaf to ctx
+				}
+				return nil, err
+			}
+			return limitedWatch{w, cancel}, nil
 		},
 	}
-	cache.NewReflectorWithOptions(noting, m.example, m, cache.ReflectorOptions{
+	return cache.NewReflectorWithOptions(noting, m.example, m, cache.ReflectorOptions{
 		Name: m.namespace + "/" + m.resource,
-		Backoff: &wait.Backoff{
-			Duration: m.timing.Retry, Cap: min(m.timing.RetryIdle, maxMirrorRetry), Factor: 2, Jitter: 0.5, Steps: 16,
-		},
-	}).RunWithContext(ctx)
+		// For what it tries again by itself: where the API server has too much
+		// to do. Jitter adds.
+		Backoff: &wait.Backoff{Duration: m.timing.Retry, Cap: m.timing.RetryInUse * 2 / 3, Factor: 2, Jitter: 0.5, Steps: 16},
+	})
+}
+
+// A limitedWatch is a watch with a deadline.
+type limitedWatch struct {
+	watch.Interface
+	cancel context.CancelFunc
+}
+
+func (w limitedWatch) Stop() {
+	w.Interface.Stop()
+	w.cancel()
 }
 
 func (m *mirror[T]) noteList(err error) { m.note(err, &m.listDenied) }
 
 // noteWatch: a watch may take the place of a list, so that works too.
-func (m *mirror[T]) noteWatch(err error) { m.note(err, &m.watchDenied, &m.listDenied) }
+func (m *mirror[T]) noteWatch(err error) {
+	if err == nil {
+		m.mu.Lock()
+		if m.watched.IsZero() {
+			m.watched = time.Now()
+		}
+		m.mu.Unlock()
+	}
+	m.note(err, &m.watchDenied, &m.listDenied)
+}
 
 // note remembers a refusal of the first verb, and forgets those of all the
 // verbs on success.

@@ -30,7 +30,7 @@ func TestMirrorRefusals(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			changes := 0
-			m := newMirror(Timing{}, "ns", "services", nil, &corev1.Service{}, nil, func() { changes++ })
+			m := newMirror(Timing{}, "ns", "services", nil, &corev1.Service{}, nil, nil, func() { changes++ })
 			was, want := false, 0
 			for i, s := range tt.steps {
 				if s.verb == "list" {

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"sync"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -30,18 +31,19 @@ type namespace struct {
 // A follower is a mirror of any kind.
 type follower interface {
 	run(ctx context.Context)
+	retry()
 	complete() bool
 	refusal() error
 }
 
-func newNamespace(name string, k *client, timing Timing, changed func()) *namespace {
+func newNamespace(name string, k *client, timing Timing, limit func() time.Duration, changed func()) *namespace {
 	return &namespace{
-		services: newMirror(timing, name, "services", k.core, &corev1.Service{}, nil, changed),
+		services: newMirror(timing, name, "services", k.core, &corev1.Service{}, nil, limit, changed),
 		slices: newMirror(timing, name, "endpointslices", k.discovery, &discoveryv1.EndpointSlice{},
-			func(s *discoveryv1.EndpointSlice) []string { return []string{s.Labels[discoveryv1.LabelServiceName]} }, changed),
-		pods:         newMirror(timing, name, "pods", k.core, &corev1.Pod{}, podIPs, changed),
-		deployments:  newMirror(timing, name, "deployments", k.apps, &appsv1.Deployment{}, nil, changed),
-		statefulSets: newMirror(timing, name, "statefulsets", k.apps, &appsv1.StatefulSet{}, nil, changed),
+			func(s *discoveryv1.EndpointSlice) []string { return []string{s.Labels[discoveryv1.LabelServiceName]} }, limit, changed),
+		pods:         newMirror(timing, name, "pods", k.core, &corev1.Pod{}, podIPs, limit, changed),
+		deployments:  newMirror(timing, name, "deployments", k.apps, &appsv1.Deployment{}, nil, limit, changed),
+		statefulSets: newMirror(timing, name, "statefulsets", k.apps, &appsv1.StatefulSet{}, nil, limit, changed),
 		following:    make(map[follower]bool),
 	}
 }
@@ -70,6 +72,18 @@ func (n *namespace) stop() {
 	n.running.Wait()
 	n.ctx, n.cancel = nil, nil
 	clear(n.following)
+}
+
+// all are the mirrors of every kind.
+func (n *namespace) all() []follower {
+	return []follower{n.services, n.slices, n.pods, n.deployments, n.statefulSets}
+}
+
+// retry has tried now what has failed.
+func (n *namespace) retry() {
+	for _, m := range n.all() {
+		m.retry()
+	}
 }
 
 // needs lists the mirrors from which the view of w is made.
@@ -147,7 +161,7 @@ func (n *namespace) podAt(ip string) (*corev1.Pod, bool) {
 // refusal is a 403, or nil if anything may be read.
 func (n *namespace) refusal() error {
 	var refused error
-	for _, m := range []follower{n.services, n.slices, n.pods, n.deployments, n.statefulSets} {
+	for _, m := range n.all() {
 		if m.complete() {
 			return nil
 		}

@@ -20,7 +20,7 @@ import (
 func (c *cluster) run(ctx context.Context) {
 	defer c.unfollow()
 	var retry time.Duration
-	var tried time.Time
+	var tried, up time.Time
 	var last status.State
 	for ctx.Err() == nil {
 		cond := c.link.condition()
@@ -29,13 +29,24 @@ func (c *cluster) run(ctx context.Context) {
 			last = cond.State
 			c.notify()
 		}
+		shaken := isSignalled(c.shaken)
 		if c.link.up() {
-			retry = 0
-			c.watch(ctx)
+			if up.IsZero() {
+				up = time.Now()
+			}
+			c.watch(ctx, shaken)
 			continue
 		}
+		// What answers checks and nothing else is not up for long.
+		if !up.IsZero() && time.Since(up) > retry {
+			retry = 0
+		}
+		up = time.Time{}
 		c.unfollow()
 		c.client.close() // a connection that is dead shall not be asked again
+		if shaken {
+			retry = min(retry, c.leastRetry())
+		}
 		if cond.State == status.Offline && c.waiting() > 0 {
 			retry = min(retry, c.timing.RetryInUse)
 		}
@@ -53,12 +64,13 @@ func (c *cluster) run(ctx context.Context) {
 }
 
 // watch looks after a cluster whose link is up, and waits until something has
-// happened, or it is time to look again.
-func (c *cluster) watch(ctx context.Context) {
+// happened, or it is time to look again. It checks the link if it must, or is
+// told to.
+func (c *cluster) watch(ctx context.Context, check bool) {
 	c.follow(ctx)
 	c.retire(ctx)
 	switch used := c.inUse(); {
-	case c.hurryUp() || used && c.link.quiet() >= c.timing.Quiet:
+	case c.hurryUp() || check || used && c.link.quiet() >= c.timing.Quiet:
 		c.check(ctx)
 	case used:
 		c.prove(ctx)
@@ -73,13 +85,22 @@ func (c *cluster) watch(ctx context.Context) {
 }
 
 // hurryUp reports whether hurry was called since it was asked last.
-func (c *cluster) hurryUp() bool {
-	select {
-	case <-c.hurried:
-		return true
-	default:
-		return false
+func (c *cluster) hurryUp() bool { return isSignalled(c.hurried) }
+
+// leastRetry is the wait that even who knows something new keeps.
+func (c *cluster) leastRetry() time.Duration {
+	if c.surelyDenied() {
+		return c.timing.RetryDenied
 	}
+	return 0
+}
+
+// mirrorLimit bounds the waits between lists and watches that fail.
+func (c *cluster) mirrorLimit() time.Duration {
+	if c.inUse() {
+		return c.timing.RetryInUse
+	}
+	return min(c.timing.RetryIdle, maxMirrorRetry)
 }
 
 // nextRetry is how long to wait after a check that failed; the last wait is
@@ -94,12 +115,21 @@ func (c *cluster) nextRetry(last time.Duration) time.Duration {
 	case c.inUse():
 		limit = c.timing.RetryInUse
 	}
+	return longer(last, first, limit)
+}
+
+// longer is the wait after another one: it doubles, within limits, less up to a
+// quarter, so that not all try again at the same time.
+func longer(last, first, limit time.Duration) time.Duration {
 	next := min(max(2*last, first), limit)
 	return next - rand.N(next/4+1)
 }
 
 // sleep waits for a poke, or for d if it is not 0.
-func (c *cluster) sleep(ctx context.Context, d time.Duration) {
+func (c *cluster) sleep(ctx context.Context, d time.Duration) { sleep(ctx, c.poked, d) }
+
+// sleep waits for a signal, or for d if it is not 0.
+func sleep(ctx context.Context, wake <-chan struct{}, d time.Duration) {
 	var timeout <-chan time.Time
 	if d > 0 {
 		timer := time.NewTimer(d)
@@ -108,7 +138,7 @@ func (c *cluster) sleep(ctx context.Context, d time.Duration) {
 	}
 	select {
 	case <-ctx.Done():
-	case <-c.poked:
+	case <-wake:
 	case <-timeout:
 	}
 }
@@ -116,7 +146,7 @@ func (c *cluster) sleep(ctx context.Context, d time.Duration) {
 // check asks the API server for a sign of life. One that is known to be slow
 // gets more time, and so does one that is not believed to answer anyway.
 func (c *cluster) check(ctx context.Context) {
-	limit := min(max(c.timing.Answer, 2*c.answering), silenceLimit-c.timing.Quiet)
+	limit := max(c.timing.Answer, min(2*c.answering, silenceLimit-c.timing.Quiet))
 	if !c.link.up() {
 		limit = silenceLimit
 	}
@@ -176,7 +206,7 @@ func (c *cluster) follow(ctx context.Context) {
 		used[w.Namespace] = true
 		n := c.namespaces[w.Namespace]
 		if n == nil {
-			n = newNamespace(w.Namespace, c.client, c.timing, c.notify)
+			n = newNamespace(w.Namespace, c.client, c.timing, c.mirrorLimit, c.notify)
 			c.namespaces[w.Namespace] = n
 		}
 		n.follow(ctx, w)

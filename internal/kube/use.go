@@ -150,6 +150,9 @@ func podOf(w forward.Workload, b backend) portforward.Pod {
 func (c *cluster) touch(w forward.Workload) {
 	c.mu.Lock()
 	if u := c.uses[w]; u != nil {
+		if n := c.namespaces[w.Namespace]; n != nil && !u.lately(c.timing.InUse) {
+			n.retry() // it waits as long as it may while nobody does
+		}
 		u.last = time.Now()
 	}
 	c.mu.Unlock()
