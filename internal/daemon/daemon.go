@@ -26,6 +26,7 @@ import (
 	"github.com/tunneld/tunneld/internal/kube"
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/logring"
+	"github.com/tunneld/tunneld/internal/netwatch"
 	"github.com/tunneld/tunneld/internal/statedir"
 	"github.com/tunneld/tunneld/internal/status"
 	localtls "github.com/tunneld/tunneld/internal/tls"
@@ -143,6 +144,9 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.apply()
 	running.Go(func() error { return d.watchConfig(ctx) })
 	running.Go(func() error { return d.review(ctx) })
+	running.Go(func() error {
+		return (&netwatch.Watcher{Changed: func(string) { d.clusters.ProbeNow() }, Log: d.Log}).Run(ctx)
+	})
 	running.Go(func() error { return d.api().Serve(ctx, socket) })
 	running.Go(func() error {
 		<-ctx.Done()
