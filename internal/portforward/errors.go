@@ -16,6 +16,12 @@ var (
 	// ErrUnsent: no frame of the lease was written, and none will be. It comes
 	// with ErrLinkDead.
 	ErrUnsent = errors.New("nothing was sent")
+	// ErrBusy: the pod has as many connections as it may have, and no place became
+	// free in time. It was not reached.
+	ErrBusy = errors.New("too many connections")
+	// ErrTooSlow: what came for a lease that shares an upgraded connection was not
+	// read in time, so that lease was cut.
+	ErrTooSlow = errors.New("read too slowly for a shared connection")
 	// ErrClosed: the pool or the lease was closed by its owner.
 	ErrClosed = errors.New("closed")
 )

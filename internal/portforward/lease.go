@@ -18,7 +18,7 @@ import (
 const errorDelay = 500 * time.Millisecond
 
 // A Lease is one connection to a port of a pod, with an upgraded connection to
-// itself. It is a net.Conn with CloseWrite and WriteTo. Its owner must Close
+// itself as long as there may be more of them. It is a net.Conn with CloseWrite and WriteTo. Its owner must Close
 // it; the upgraded connection is then kept for the next lease, unless bytes are
 // stuck on it.
 type Lease struct {
@@ -38,6 +38,7 @@ type Lease struct {
 	owed     debt
 	received atomic.Int64 // bytes, or announced
 	dropped  int64        // what the session had dropped when it was closed
+	inbox    *inbox       // instead of chunks and free, if it has a seat; see share.go
 
 	// The following are set by the pool before the lease is handed out.
 	pod     *podConns
@@ -45,8 +46,9 @@ type Lease struct {
 	done    func(l *Lease, clean bool)
 
 	// These are for whose turn it is to read from the session.
-	frames                int // with data
-	made                  int // buffers, other than own
+	frames                int           // with data
+	made                  int           // buffers, other than own
+	patience              time.Duration // with an owner who lags behind; see share.go
 	errorText             []byte
 	dataEnded, errorEnded bool
 
@@ -237,7 +239,12 @@ func (l *Lease) writeChunk(w io.Writer) (int, error) {
 // used notes that the owner is done with n bytes of the rest; reading is held.
 func (l *Lease) used(n int) {
 	l.session.carried.Store(time.Now().UnixNano())
-	if l.rest = l.rest[n:]; len(l.rest) == 0 {
+	l.rest = l.rest[n:]
+	switch {
+	case len(l.rest) > 0:
+	case l.inbox != nil:
+		l.inbox.giveBack(l.chunk)
+	default:
 		l.unread.Add(-1)
 		l.free <- l.chunk // there is room for all of them
 	}
@@ -247,6 +254,9 @@ func (l *Lease) used(n int) {
 // reading is held.
 func (l *Lease) next() (myTurn bool, err error) {
 	timeout := l.deadline.expired()
+	if l.inbox != nil {
+		return false, l.nextOfInbox(timeout)
+	}
 	defer l.turn.want(false)
 	for len(l.rest) == 0 {
 		if isClosed(timeout) {
@@ -323,6 +333,34 @@ func (l *Lease) ownBuffer(n int) []byte {
 	return l.own[:n]
 }
 
+// nextOfInbox is next for a lease with a seat: nobody but run reads then.
+func (l *Lease) nextOfInbox(timeout <-chan struct{}) error {
+	for len(l.rest) == 0 {
+		if isClosed(timeout) {
+			return os.ErrDeadlineExceeded
+		}
+		over := isClosed(l.finished) // nothing comes after that
+		if chunk := l.inbox.take(); chunk != nil {
+			l.chunk, l.rest = chunk, chunk
+			break
+		}
+		if over {
+			return l.readErr()
+		}
+		select {
+		case <-l.inbox.ready:
+		case <-l.finished:
+		case <-timeout:
+		}
+	}
+	return nil
+}
+
+// hasUnread reports whether something waits for the owner to read it.
+func (l *Lease) hasUnread() bool {
+	return l.unread.Load() > 0 || l.inbox != nil && !l.inbox.isEmpty()
+}
+
 func (l *Lease) readErr() error {
 	l.mu.Lock()
 	err := l.err
@@ -334,6 +372,9 @@ func (l *Lease) readErr() error {
 // TCP's own back-pressure. After the pod reset the stream it returns Read's
 // error.
 func (l *Lease) Write(p []byte) (int, error) {
+	if l.inbox != nil {
+		return l.writeParts(p)
+	}
 	l.writing.Store(true)
 	defer l.writing.Store(false)
 	late := l.overdue.expired()
@@ -361,12 +402,42 @@ func (l *Lease) Write(p []byte) (int, error) {
 	return total, nil
 }
 
+// writeParts is Write for a lease with a seat.
+func (l *Lease) writeParts(p []byte) (int, error) {
+	late := l.overdue.expired()
+	total := 0
+	for len(p) > 0 {
+		if isClosed(late) {
+			return total, os.ErrDeadlineExceeded
+		}
+		part := p[:min(len(p), maxDataLen)]
+		wait, err := l.session.sendPart(late, l, part)
+		switch {
+		case err != nil:
+			return total, l.lost(err)
+		case wait == nil:
+			l.sent.Add(1)
+			total += len(part)
+			p = p[len(part):]
+			continue
+		}
+		select {
+		case <-wait:
+		case <-late:
+		case <-l.finished: // sendPart knows how
+		}
+	}
+	return total, nil
+}
+
 func (l *Lease) writeErr() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.closed || l.sentFin:
 		return net.ErrClosed
+	case l.err == io.EOF && l.inbox != nil:
+		return io.ErrClosedPipe // the runtime is gone, and the worker would wait for it
 	case l.err != nil && l.err != io.EOF:
 		return l.err
 	}
@@ -395,11 +466,13 @@ func (l *Lease) sendFin(late <-chan struct{}) error {
 	if sent {
 		return nil
 	}
+	end := func(dst []byte) []byte { return appendDataHeader(dst, l.dataID, flagFin, 0) }
+	if l.inbox != nil {
+		return l.session.sendEnd(late, l, end)
+	}
 	l.writing.Store(true)
 	defer l.writing.Store(false)
-	return l.session.send(late, func(dst []byte) []byte {
-		return appendDataHeader(dst, l.dataID, flagFin, 0)
-	})
+	return l.session.send(late, end)
 }
 
 // Close gives the lease back. It is idempotent and waits.
@@ -422,7 +495,7 @@ func (l *Lease) Close() error {
 // has connected to the app, which it has if anything came from there.
 func (l *Lease) isSettled() bool {
 	received := l.received.Load()
-	return l.sent.Load() <= 1 && 0 < received && received <= strays && len(l.chunks) == 0
+	return l.sent.Load() <= 1 && 0 < received && received <= strays && len(l.chunks) == 0 && !(l.inbox != nil && !l.inbox.isEmpty())
 }
 
 // Retiring is closed when the pool was told that the pod is going away.
@@ -447,7 +520,8 @@ func (l *Lease) SetReadDeadline(t time.Time) error {
 }
 
 // SetWriteDeadline implements net.Conn. A write that a deadline interrupts
-// ends the lease: part of a frame may have been sent.
+// ends the lease: part of a frame may have been sent, if it has a connection to
+// itself.
 func (l *Lease) SetWriteDeadline(t time.Time) error {
 	l.overdue.set(t, func() {
 		if l.writing.Load() {

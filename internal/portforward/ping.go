@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -120,7 +121,7 @@ func (s *session) appendPing(dst []byte, id uint32) []byte {
 // cut ends what is left of a settled lease, and reports whether the session may
 // carry another one.
 func (s *session) cut(l *Lease) bool {
-	return s.queue(cutWait, func(dst []byte) []byte { return appendRstStream(dst, l.dataID) }) == nil
+	return s.queue(nil, cutWait, func(dst []byte) []byte { return appendRstStream(dst, l.dataID) }) == nil
 }
 
 // recycle ends what is left of a lease, and reports whether the session may
@@ -192,27 +193,38 @@ const (
 // lease's owner to read, and while so much was sent that the pod may not take
 // that the connection may be full.
 func (s *session) ping(ctx context.Context, timeout time.Duration) (vitality, error) {
+	if s.mayBeShared() {
+		return s.pingShared(ctx, timeout)
+	}
 	late, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	sent := time.Now()
+	began := time.Now().UnixNano()
 	owed := s.debtOfLease()
 	frames, bytes := owed.now()
 	answered, err := s.volley(late.Done())
 	if answered == serverWorkers {
 		owed.pay(frames, bytes)
 	}
-	switch {
-	case answered > 0:
+	if answered > 0 {
 		return alive, nil
+	}
+	return s.judgeSilence(ctx, began, err, frames >= serverQueue || bytes > onTheWay)
+}
+
+// judgeSilence is what it means that no ping was answered that was sent when it
+// was began, or that none could be, for which err is the reason. full says that
+// the connection may be.
+func (s *session) judgeSilence(ctx context.Context, began int64, err error, full bool) (vitality, error) {
+	switch {
 	case ctx.Err() != nil:
 		return unclear, context.Cause(ctx)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return unclear, nil // a write of the lease waits
 	case err != nil:
 		return dead, err
-	case s.seen.Load() > sent.UnixNano():
+	case s.seen.Load() > began:
 		return moving, nil
-	case s.stalled.Load() > sent.UnixNano() || s.isLeft() || frames >= serverQueue || bytes > onTheWay:
+	case s.stalled.Load() > began || s.isLeft() || full:
 		return unclear, nil
 	}
 	return dead, errNoAnswer
@@ -242,7 +254,7 @@ func (s *session) isLeft() bool {
 // from the pod.
 func (s *session) waits(d time.Duration) bool {
 	s.mu.Lock()
-	unread := s.lease != nil && s.lease.unread.Load() > 0
+	unread := slices.ContainsFunc(s.leases(), (*Lease).hasUnread)
 	s.mu.Unlock()
 	return !unread && !s.isLeft() && time.Since(time.Unix(0, s.carried.Load())) >= d
 }

@@ -30,8 +30,9 @@ const (
 // not wrap.
 const lastStreamID = 1<<31 - 1024
 
-// A session is one upgraded connection to a pod. It carries at most one lease
-// at a time. run must be running for anything to be received.
+// A session is one upgraded connection to a pod. It carries one lease at a time,
+// or several, if it may be shared. run must be running for anything to be
+// received.
 type session struct {
 	conn net.Conn
 	// The following are for whoever's turn it is to read: run, or the owner of the
@@ -59,11 +60,16 @@ type session struct {
 
 	mu       sync.Mutex // guards the following
 	lease    *Lease
-	nextID   uint32 // client streams and pings are odd
+	seats    []seat   // if it may be shared: one for each of the server's workers; see share.go
+	behind   bool     // the reader waits for the only lease on it
+	resets   []*Lease // to be sent
+	nextID   uint32   // client streams and pings are odd
 	nextPing uint32
 	requests int
 	goneAway bool // the server wants no new streams
 	pongs    map[uint32]chan struct{}
+
+	scratch []byte // the reader's
 
 	echo chan uint32   // the server's own pings, for keepalive to answer
 	soon chan struct{} // cap 1: keepalive shall ping now
@@ -82,7 +88,7 @@ func newSession(conn net.Conn) *session {
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	s.flush = time.AfterFunc(time.Hour, func() {
-		s.send(nil, func(dst []byte) []byte { return dst })
+		s.send(nil, s.appendResets)
 	})
 	s.flush.Stop()
 	now := time.Now().UnixNano()
@@ -112,23 +118,36 @@ func (s *session) run() {
 	}
 }
 
-// fail closes the connection and ends the lease, if there is one. The first
-// cause stays.
+// fail closes the connection and ends what leases there are. The first cause
+// stays.
 func (s *session) fail(cause error) {
 	s.mu.Lock()
 	if s.isDead() {
 		s.mu.Unlock()
 		return
 	}
-	lease := s.lease
+	leases := s.leases()
 	s.cancel(cause)
 	s.mu.Unlock()
 
-	if lease != nil {
-		lease.finish(cause)
+	for _, l := range leases {
+		l.finish(cause)
 	}
 	s.flush.Stop()
 	s.conn.Close()
+}
+
+// leases are all that there are; mu is held.
+func (s *session) leases() (all []*Lease) {
+	if s.lease != nil {
+		all = append(all, s.lease)
+	}
+	for i := range s.seats {
+		if l := s.seats[i].lease; l != nil {
+			all = append(all, l)
+		}
+	}
+	return all
 }
 
 func (s *session) isDead() bool { return s.ctx.Err() != nil }
@@ -220,6 +239,9 @@ func (s *session) endOfFrame() {
 // That it waits for a buffer to be free is the back-pressure. What the owner of
 // a closed lease did not read is left to advance.
 func (s *session) deliver(l *Lease) error {
+	if l.inbox != nil {
+		return s.deposit(l)
+	}
 	for s.left > 0 {
 		buf := l.freeBuffer(s.left)
 		if buf == nil {
@@ -307,6 +329,7 @@ func (s *session) readPing(id uint32) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.answered(id)
 	if pong, ok := s.pongs[id]; ok {
 		close(pong)
 		delete(s.pongs, id)
@@ -319,6 +342,11 @@ func (s *session) leaseOf(stream uint32) *Lease {
 	if s.lease != nil && (s.lease.dataID == stream || s.lease.errorID == stream) {
 		return s.lease
 	}
+	for i := range s.seats {
+		if l := s.seats[i].lease; l != nil && (l.dataID == stream || l.errorID == stream) {
+			return l
+		}
+	}
 	return nil
 }
 
@@ -329,6 +357,11 @@ func (s *session) send(late <-chan struct{}, build func(dst []byte) []byte) erro
 		return err
 	}
 	defer func() { <-s.sending }()
+	return s.write(build)
+}
+
+// write is send for who has the turn.
+func (s *session) write(build func(dst []byte) []byte) error {
 	for _, l := range s.opening {
 		if !l.depart() {
 			return s.cause()
@@ -353,9 +386,10 @@ func (s *session) send(late <-chan struct{}, build func(dst []byte) []byte) erro
 }
 
 // queue has the frames that build appends go with the next ones, or at latest
-// after a while: each Write costs a wake-up in every server on the way.
-func (s *session) queue(while time.Duration, build func(dst []byte) []byte) error {
-	if err := s.turn(nil); err != nil {
+// after a while: each Write costs a wake-up in every server on the way. It gives
+// up waiting for its turn when late is closed.
+func (s *session) queue(late <-chan struct{}, while time.Duration, build func(dst []byte) []byte) error {
+	if err := s.turn(late); err != nil {
 		return err
 	}
 	defer func() { <-s.sending }()
@@ -399,13 +433,9 @@ func (s *session) open(port uint16) (*Lease, error) {
 	s.mu.Unlock()
 
 	portText := strconv.Itoa(int(port))
-	err := s.queue(openWait, func(dst []byte) []byte {
+	err := s.queue(nil, openWait, func(dst []byte) []byte {
 		s.opening = append(s.opening, l)
-		// We never write on the error stream: it is born half-closed.
-		dst = appendSynStream(dst, l.errorID, flagFin, first,
-			"streamtype", "error", "port", portText, "requestid", request)
-		return appendSynStream(dst, l.dataID, 0, false,
-			"streamtype", "data", "port", portText, "requestid", request)
+		return appendStreams(dst, l, first, portText, request)
 	})
 	if err != nil {
 		return nil, err
@@ -413,10 +443,23 @@ func (s *session) open(port uint16) (*Lease, error) {
 	return l, nil
 }
 
-// release ends a lease that is over at both ends.
+// appendStreams opens the streams of a lease. We never write on the error
+// stream: it is born half-closed.
+func appendStreams(dst []byte, l *Lease, first bool, port, request string) []byte {
+	dst = appendSynStream(dst, l.errorID, flagFin, first,
+		"streamtype", "error", "port", port, "requestid", request)
+	return appendSynStream(dst, l.dataID, 0, false,
+		"streamtype", "data", "port", port, "requestid", request)
+}
+
+// release ends a lease that is over at both ends, or one whose seat it leaves.
 func (s *session) release(l *Lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.isOpen(l) {
+		t := s.seatOf(l)
+		t.taken, t.lease, t.leaving = false, nil, true
+	}
 	if s.lease == l {
 		s.lease = nil
 	}

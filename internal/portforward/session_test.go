@@ -282,25 +282,33 @@ func FuzzReadFrames(f *testing.F) {
 	f.Add([]byte{0x80, 3, 0, 3, 0, 0, 0, 8, 0, 0, 0, 3, 0, 0, 0, 5})
 	f.Add([]byte{0x80, 3, 0, 7, 0, 0, 0, 2, 0, 0})
 	f.Fuzz(func(t *testing.T, wire []byte) {
-		near, far := net.Pipe()
-		s := newSession(near)
-		var running sync.WaitGroup
-		running.Go(s.run)
-		running.Go(func() { io.Copy(io.Discard, far) })
-		l, err := s.open(80)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got bytes.Buffer
-		running.Go(func() { io.Copy(&got, l) })
-		far.Write(wire)
-		far.Close()
-		running.Wait()
-		if !s.isDead() {
-			t.Error("it lives on without its connection")
-		}
-		if got.Len() > len(wire) {
-			t.Errorf("%d bytes of %d", got.Len(), len(wire))
-		}
+		readFrames(t, wire, func(s *session) (*Lease, error) { return s.open(80) })
+		readFrames(t, wire, func(s *session) (*Lease, error) {
+			s.share()
+			return s.openSeat(t.Context(), 80, s.sit())
+		})
 	})
+}
+
+func readFrames(t *testing.T, wire []byte, open func(*session) (*Lease, error)) {
+	near, far := net.Pipe()
+	s := newSession(near)
+	var running sync.WaitGroup
+	running.Go(s.run)
+	running.Go(func() { io.Copy(io.Discard, far) })
+	l, err := open(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	running.Go(func() { io.Copy(&got, l) })
+	far.Write(wire)
+	far.Close()
+	running.Wait()
+	if !s.isDead() {
+		t.Error("it lives on without its connection")
+	}
+	if got.Len() > len(wire) {
+		t.Errorf("%d bytes of %d", got.Len(), len(wire))
+	}
 }
