@@ -8,7 +8,9 @@
 // block each other, and PortForwarder ends the whole connection on one
 // stream's error. Here a [Lease] has an upgraded connection to itself while it
 // lives: back-pressure is TCP's own, end to end, and a refused port hurts
-// nobody else. A [Pool] keeps upgraded connections for the next lease.
+// nobody else. A [Pool] keeps upgraded connections for the next lease, and has
+// leases share them only where there are as many as there may be, with bounds
+// that keep them apart.
 //
 // The package owns no listener, watches no object and retries nothing: it
 // tells what happened in errors that can be told apart, and the caller decides.

@@ -40,6 +40,11 @@ type Pool struct {
 	// Dial upgrades a new connection to a pod: [Dialer.Dial].
 	Dial func(ctx context.Context, pod Pod) (net.Conn, error)
 
+	// MaxPerPod is how many upgraded connections there may be to a pod; zero means
+	// 64. MaxTotal is how many there may be to all; zero means 256. Further leases
+	// share them: see caps.go.
+	MaxPerPod int
+	MaxTotal  int
 	// MaxIdle is how many unused upgraded connections are kept for each pod;
 	// zero means 32.
 	MaxIdle int
@@ -68,6 +73,7 @@ type Pool struct {
 
 	mu     sync.Mutex // guards the following
 	pods   map[Pod]*podConns
+	queue  []*waiter // for a place
 	closed bool
 	life   context.Context // see lifetime
 	end    context.CancelFunc
@@ -81,7 +87,9 @@ type podConns struct {
 	gone     bool
 	idle     []idleSession // the most recently used last
 	sessions map[*session]struct{}
+	shared   map[*session]struct{} // of which are for several leases
 	leases   int
+	opening  int // leases that may be soon
 	dialing  int
 	sparing  bool // one of those is a spare
 	// recycling counts the sessions that may be idle soon, of which each can
@@ -101,26 +109,29 @@ type idleSession struct {
 // Usage is what the pool knows of a pod.
 type Usage struct {
 	// Leases counts connections in progress, Upgraded all upgraded connections,
-	// Idle those that are ready for the next lease.
-	Leases, Upgraded, Idle int
+	// Idle those that are ready for the next lease. Waiting counts leases for which
+	// there is no place.
+	Leases, Upgraded, Idle, Waiting int
 	// Proven is when an upgraded connection last answered; zero if there is
 	// none, or none did.
 	Proven time.Time
 }
 
 // Open opens a connection to a port of the pod, on an idle upgraded connection
-// if there is one, else on a new one. That the port refused is not known yet
-// when it returns: Read tells.
+// if there is one, else on a new one. Where there are as many of those as there
+// may be, it shares one; and where that cannot be, it waits for a place. Its
+// error Is ErrBusy if ctx ends first. That the port refused is not known yet when
+// it returns: Read tells.
 func (p *Pool) Open(ctx context.Context, pod Pod, port uint16) (*Lease, error) {
 	for {
-		pc, s, fresh, err := p.session(ctx, pod)
+		pc, place, fresh, err := p.place(ctx, pod)
 		if err != nil {
 			return nil, err
 		}
-		l, err := s.open(port)
+		l, err := place.open(ctx, port)
 		if err != nil {
-			s.fail(ErrClosed) // it may be the server that wants no more streams
-			if fresh {
+			p.giveUp(pc, place)
+			if fresh || ctx.Err() != nil {
 				return nil, err
 			}
 			continue // it died while it was idle
@@ -132,7 +143,7 @@ func (p *Pool) Open(ctx context.Context, pod Pod, port uint16) (*Lease, error) {
 		if fresh {
 			pc.proven = time.Now()
 		}
-		if p.DialSpare != nil && !p.closed && p.pods[pod] == pc && !pc.isRetired() && len(pc.idle)+pc.recycling == 0 && !pc.sparing {
+		if p.DialSpare != nil && !p.closed && p.pods[pod] == pc && !pc.isRetired() && len(pc.idle)+pc.recycling == 0 && !pc.sparing && p.mayUpgrade(pc) {
 			pc.sparing = true
 			pc.dialing++
 			p.running.Go(func() { p.dialSpare(pc) })
@@ -145,11 +156,16 @@ func (p *Pool) Open(ctx context.Context, pod Pod, port uint16) (*Lease, error) {
 
 // Probe proves that the pod can be reached, up to and including its node's
 // container runtime, and leaves an idle upgraded connection behind. It opens
-// no connection to the app.
+// no connection to the app. If there is none that is idle, it upgrades another
+// even beyond the caps, and then keeps none.
 func (p *Pool) Probe(ctx context.Context, pod Pod) error {
-	pc, s, _, err := p.session(ctx, pod)
-	if err != nil {
-		return err
+	p.mu.Lock()
+	pc := p.connsOf(pod)
+	s, spent := pc.takeIdle()
+	p.mu.Unlock()
+	end(spent)
+	if s == nil {
+		return p.ProbeUpgrade(ctx, pod)
 	}
 	return p.prove(ctx, pc, s)
 }
@@ -187,42 +203,25 @@ func (p *Pool) prove(ctx context.Context, pc *podConns, s *session) error {
 	return nil
 }
 
-// session takes an idle upgraded connection, or makes a fresh one.
-func (p *Pool) session(ctx context.Context, pod Pod) (pc *podConns, s *session, fresh bool, err error) {
-	var spent []*session
-	defer func() {
-		for _, s := range spent {
-			s.fail(ErrClosed)
-		}
-	}()
-	p.mu.Lock()
-	pc = p.connsOf(pod)
+// takeIdle takes the idle session that was used last, and those with it that
+// cannot be used any more; mu is held.
+func (pc *podConns) takeIdle() (s *session, spent []*session) {
 	for len(pc.idle) > 0 {
 		i := pc.idle[len(pc.idle)-1]
 		pc.idle = pc.idle[:len(pc.idle)-1]
 		if i.usable() && i.dropped.Load()-i.before <= strays {
-			p.mu.Unlock()
-			return pc, i.session, false, nil
+			return i.session, spent
 		}
 		spent = append(spent, i.session)
 	}
-	pc.dialing++
-	if pc.recycling > len(pc.waiters) {
-		w := make(chan *session, 1)
-		pc.waiters = append(pc.waiters, w)
-		p.mu.Unlock()
-		s := p.await(ctx, pc, w)
-		p.mu.Lock()
-		if s != nil {
-			pc.dialing--
-			p.drop(pc) // it may have died meanwhile
-			p.mu.Unlock()
-			return pc, s, false, nil
-		}
+	return nil, spent
+}
+
+// end ends sessions that nobody uses.
+func end(spent []*session) {
+	for _, s := range spent {
+		s.fail(ErrClosed)
 	}
-	p.mu.Unlock()
-	s, err = p.dial(ctx, pc, p.Dial)
-	return pc, s, true, err
 }
 
 // await waits for a session that is being recycled, as long as that may be
@@ -281,6 +280,7 @@ func (p *Pool) dial(ctx context.Context, pc *podConns, upgrade func(context.Cont
 	switch {
 	case err != nil:
 		p.drop(pc)
+		p.serve()
 		p.mu.Unlock()
 		return nil, err
 	case p.closed:
@@ -309,7 +309,10 @@ func (p *Pool) dialUnlessClosed(ctx context.Context, pod Pod, upgrade func(conte
 func (p *Pool) connsOf(pod Pod) *podConns {
 	pc := p.pods[pod]
 	if pc == nil {
-		pc = &podConns{pod: pod, retired: make(chan struct{}), sessions: make(map[*session]struct{})}
+		pc = &podConns{
+			pod: pod, retired: make(chan struct{}),
+			sessions: make(map[*session]struct{}), shared: make(map[*session]struct{}),
+		}
 		if p.pods == nil {
 			p.pods = make(map[Pod]*podConns)
 		}
@@ -322,7 +325,7 @@ func (p *Pool) connsOf(pod Pod) *podConns {
 func (p *Pool) drop(pc *podConns) {
 	if len(pc.sessions) == 0 {
 		pc.proven = time.Time{}
-		if pc.dialing == 0 && p.pods[pc.pod] == pc {
+		if pc.dialing+pc.opening == 0 && p.pods[pc.pod] == pc {
 			delete(p.pods, pc.pod)
 		}
 	}
@@ -431,10 +434,15 @@ func (p *Pool) proved(pc *podConns) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	pc.proven = time.Now()
+	p.serve() // a worker may be done at last
 }
 
 // giveBack takes a lease back from its owner.
 func (p *Pool) giveBack(l *Lease, clean bool) {
+	if l.inbox != nil {
+		p.giveBackSeat(l)
+		return
+	}
 	p.mu.Lock()
 	l.pod.leases--
 	again := clean && !p.closed && !l.pod.isRetired() && l.session.usable()
@@ -478,12 +486,13 @@ func (p *Pool) recycle(l *Lease) {
 func (p *Pool) keep(pc *podConns, s *session) {
 	p.mu.Lock()
 	usable := !p.closed && !pc.isRetired() && s.usable()
-	enough := !usable || len(pc.idle) >= p.maxIdle()
+	enough := !usable || (len(pc.idle) >= p.maxIdle() || p.isOverCaps(pc)) && !p.isAwaited(pc)
 	switch {
 	case usable && pc.offer(s):
 		enough = false
 	case !enough:
 		pc.idle = append(pc.idle, idleSession{s, time.Now(), s.dropped.Load()})
+		p.serve()
 	}
 	if enough {
 		pc.offer(nil)
@@ -498,10 +507,12 @@ func (p *Pool) keep(pc *podConns, s *session) {
 func (p *Pool) forget(pc *podConns, s *session) {
 	p.mu.Lock()
 	delete(pc.sessions, s)
+	delete(pc.shared, s)
 	if i := pc.indexOfIdle(s); i >= 0 {
 		pc.idle = slices.Delete(pc.idle, i, i+1)
 	}
 	p.drop(pc)
+	p.serve()
 	p.mu.Unlock()
 
 	if err := s.cause(); !errors.Is(err, ErrClosed) {
@@ -561,7 +572,13 @@ func (p *Pool) Usage(pod Pod) Usage {
 	if pc == nil {
 		return Usage{}
 	}
-	return Usage{Leases: pc.leases, Upgraded: len(pc.sessions), Idle: len(pc.idle), Proven: pc.proven}
+	u := Usage{Leases: pc.leases, Upgraded: len(pc.sessions), Idle: len(pc.idle), Proven: pc.proven}
+	for _, w := range p.queue {
+		if w.pc == pc {
+			u.Waiting++
+		}
+	}
+	return u
 }
 
 // Pods lists the pods to which there are upgraded connections.
@@ -607,6 +624,8 @@ func (p *Pool) log() *slog.Logger {
 	return p.Log
 }
 
+func (p *Pool) maxPerPod() int              { return cmp.Or(p.MaxPerPod, 64) }
+func (p *Pool) maxTotal() int               { return cmp.Or(p.MaxTotal, 256) }
 func (p *Pool) maxIdle() int                { return cmp.Or(p.MaxIdle, 32) }
 func (p *Pool) idleTimeout() time.Duration  { return cmp.Or(p.IdleTimeout, time.Minute) }
 func (p *Pool) pingInterval() time.Duration { return cmp.Or(p.PingInterval, 5*time.Second) }

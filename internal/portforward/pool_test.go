@@ -29,6 +29,8 @@ const (
 	countPort   = 7000 // reads stalledSize bytes, then says so
 	floodPort   = 7001 // sends stalledSize bytes, unasked
 	chatterPort = 7002 // sends a byte at a time, for as long as it can
+	latePort    = 7003 // is countPort, but reads nothing until somebody connects to gatePort
+	gatePort    = 7004
 	closedPort  = 9999
 )
 
@@ -43,12 +45,18 @@ func newCluster(t *testing.T, o demo.Options) (*demo.Cluster, portforward.Pod) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
+	gate := make(chan struct{})
+	openGate := sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(openGate) // or its pods do not end
+	count := func(c net.Conn) {
+		n, _ := io.CopyN(io.Discard, c, stalledSize)
+		fmt.Fprintln(c, n)
+	}
 	apps := demo.TaskAPI()
 	apps[0].Handlers = map[uint16]func(net.Conn){
-		countPort: func(c net.Conn) {
-			n, _ := io.CopyN(io.Discard, c, stalledSize)
-			fmt.Fprintln(c, n)
-		},
+		countPort: count,
+		latePort:  func(c net.Conn) { <-gate; count(c) },
+		gatePort:  func(c net.Conn) { openGate(); fmt.Fprintln(c, "open") },
 		floodPort: func(c net.Conn) { c.Write(make([]byte, stalledSize)) },
 		chatterPort: func(c net.Conn) {
 			tick := time.NewTicker(time.Millisecond)
