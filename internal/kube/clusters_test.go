@@ -3,6 +3,7 @@ package kube_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"path/filepath"
 	"slices"
@@ -425,6 +426,48 @@ func TestRefusedPortDegrades(t *testing.T) {
 	}
 	undo()
 	_, c = h.open(t, target)
+	echo(t, c)
+	h.await(t, target.Workload, status.Ready)
+}
+
+// As many connections as a pod can have are carried. One more waits, and says
+// why; so does the state.
+func TestCrowdedPod(t *testing.T) { // not beside others, which it would starve
+	h := newHarness(t, demo.Options{Linger: 10 * time.Millisecond})
+	h.Timing = kube.Timing{} // which is patient
+	target := h.use("task-tcp", 9000)
+	h.Scale("task-api", "task-api", 1)
+	await.Until(t, "one pod", func() bool { return h.Report(target.Workload).Total == 1 })
+	const most = 32 + 32*4 // of the 64 upgraded connections, half are shared
+	var e forward.Endpoint
+	var all []forward.Conn
+	for range most {
+		var c forward.Conn
+		e, c = h.open(t, target)
+		echo(t, c)
+		all = append(all, c)
+	}
+	h.await(t, target.Workload, status.Ready)
+	limited, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		_, err := h.Dial(limited, e)
+		done <- err
+	}()
+	cause := fmt.Sprintf("pod %s has %d connections", e.Pod, most)
+	if r := h.await(t, target.Workload, status.Degraded); !strings.Contains(r.Cause, cause) {
+		t.Errorf("while one waits: cause %q", r.Cause)
+	}
+	err := <-done
+	failed, ok := errors.AsType[*forward.Error](err)
+	if !ok || !errors.Is(err, forward.ErrNotDelivered) || !strings.Contains(failed.Cause, cause) || failed.Hint == "" {
+		t.Errorf("one too many: %#v; want ErrNotDelivered that says why, and a hint", err)
+	}
+	for _, c := range all {
+		c.Close()
+	}
+	_, c := h.open(t, target)
 	echo(t, c)
 	h.await(t, target.Workload, status.Ready)
 }

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -53,13 +54,16 @@ func (c *cluster) report(w forward.Workload) Report {
 	for _, b := range f.view.backends {
 		usage := c.pool.Usage(podOf(w, b))
 		f.leases += usage.Leases
+		if usage.Waiting > 0 {
+			f.fault = crowded(podOf(w, b), usage)
+		}
 		if usage.Proven.After(f.proven) {
 			f.proven = usage.Proven
 		}
 	}
 	if u != nil {
 		c.mu.Lock()
-		f.fault = u.fault(f.view, u.lately(c.timing.InUse))
+		f.fault = cmp.Or(u.fault(f.view, u.lately(c.timing.InUse)), f.fault)
 		c.mu.Unlock()
 	}
 	r := Report{Condition: judge(f), Seen: f.view.exists && f.view.obstacle == "", Ports: f.view.ports, Notes: f.view.notes()}

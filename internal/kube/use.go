@@ -183,10 +183,23 @@ func (c *cluster) opened(w forward.Workload, b backend, err error) {
 		f.until = time.Now().Add(wait - rand.N(wait/4))
 		f.tries = min(f.tries+1, 8)
 		if !errors.Is(err, portforward.ErrPodGone) {
-			f.cause = fmt.Sprintf("pod %s cannot be reached: %v", b.pod, err)
+			f.cause = c.unreached(podOf(w, b), err)
 		}
 		u.failing[key] = f
 	}
+}
+
+// unreached is why no connection to a pod could be opened.
+func (c *cluster) unreached(pod portforward.Pod, err error) string {
+	if errors.Is(err, portforward.ErrBusy) {
+		return crowded(pod, c.pool.Usage(pod))
+	}
+	return fmt.Sprintf("pod %s cannot be reached: %v", pod.Name, err)
+}
+
+// crowded is why connections to a pod wait for others to end.
+func crowded(pod portforward.Pod, u portforward.Usage) string {
+	return fmt.Sprintf("pod %s has %d connections, and there can be no more at a time", pod.Name, u.Leases)
 }
 
 // dial opens a connection to e.
@@ -218,9 +231,11 @@ func (c *cluster) dial(ctx context.Context, e forward.Endpoint) (forward.Conn, e
 	if cond := c.report(w).Condition; c.hopeless(cond.State) {
 		return nil, &forward.Error{Kind: forward.ErrUnavailable, Condition: cond, Err: err}
 	}
-	return nil, &forward.Error{Kind: forward.ErrNotDelivered, Err: err, Condition: status.Condition{
-		State: status.Degraded, Cause: fmt.Sprintf("pod %s cannot be reached: %v", e.Pod, err), Hint: w.Kubectl("get pods"),
-	}}
+	cond := status.Condition{State: status.Degraded, Cause: c.unreached(podOf(w, b), err), Hint: w.Kubectl("get pods")}
+	if errors.Is(err, portforward.ErrBusy) {
+		cond.Hint = fmt.Sprintf("close connections that are not needed, or give %s more pods", w.Ref())
+	}
+	return nil, &forward.Error{Kind: forward.ErrNotDelivered, Err: err, Condition: cond}
 }
 
 // probe proves that some pod of the workload can be reached. With upgrade, it
@@ -419,6 +434,13 @@ func (c *cluster) isLeaving(e forward.Endpoint) bool {
 // what it says about the pod. What is said after the app has answered says
 // nothing about the next connection.
 func (c *conn) explain(err error) error {
+	if errors.Is(err, portforward.ErrTooSlow) { // which is not the pod's fault
+		return &forward.Error{Kind: forward.ErrInterrupted, Err: err, Condition: status.Condition{
+			State: status.Degraded,
+			Cause: fmt.Sprintf("pod %s has so many connections that they share, and this one was read too slowly", c.endpoint.Pod),
+			Hint:  fmt.Sprintf("close connections that are not needed, or give %s more pods", c.endpoint.Target.Ref()),
+		}}
+	}
 	said, isStream := errors.AsType[*portforward.StreamError](err)
 	gone := errors.Is(err, portforward.ErrPodGone)
 	if !isStream && !gone && !errors.Is(err, portforward.ErrLinkDead) {
