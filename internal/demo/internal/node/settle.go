@@ -90,7 +90,9 @@ func (c *settlingConn) Read(b []byte) (int, error) {
 	return n, nil // if there is an error too, the next Read returns it
 }
 
-// Write notices replies, and does not fail before the end may be seen.
+// Write notices replies, and does not fail: a reply that cannot be written would
+// race with a reset of its stream (spdystream v0.5.1), however late it is. Read
+// tells the server of the end.
 func (c *settlingConn) Write(b []byte) (int, error) {
 	_, err := c.Conn.Write(b)
 	c.mu.Lock()
@@ -103,10 +105,9 @@ func (c *settlingConn) Write(b []byte) (int, error) {
 			c.replied.Fire()
 		}
 	}
-	if err == nil || c.dead {
-		return len(b), err
+	if err != nil {
+		c.Conn.Close() // so that Read learns of it
 	}
-	c.Conn.Close() // so that Read learns of it
 	return len(b), nil
 }
 

@@ -130,8 +130,8 @@ func TestSettlingConn(t *testing.T) {
 				if d := time.Since(begin); d != tt.after {
 					t.Errorf("ended after %v; want %v", d, tt.after)
 				}
-				if _, err := c.Write([]byte{0}); err == nil {
-					t.Error("writing succeeds after the end")
+				if _, err := c.Write(frames(t, &spdy.SynReplyFrame{StreamId: 3, Headers: http.Header{}})); err != nil {
+					t.Errorf("a late reply failed: %v", err)
 				}
 			})
 		})
