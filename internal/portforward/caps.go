@@ -64,11 +64,12 @@ func (p *Pool) place(ctx context.Context, pod Pod) (pc *podConns, at place, fres
 	}
 	p.mu.Unlock()
 	end(at.spent)
-	if fresh = at.session == nil; fresh {
-		at.session, err = p.dial(ctx, pc, p.Dial)
+	made := at.session == nil
+	if made {
+		at.session, fresh, err = p.dialInTurn(ctx, pc)
 	}
 	p.mu.Lock()
-	if fresh && err == nil {
+	if made && err == nil {
 		at = p.assign(pc, at.session)
 		p.serve() // others may share it
 	}

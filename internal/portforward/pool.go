@@ -29,6 +29,10 @@ const (
 	// handOver is for how long a lease waits for a connection that is being
 	// recycled, instead of upgrading another.
 	handOver = 20 * time.Millisecond
+	// maxDialing is how many upgraded connections are made at once for leases, and
+	// turnTime how long one of those counts.
+	maxDialing = 8
+	turnTime   = time.Second
 	// spareTimeout bounds an upgrade that no lease waits for.
 	spareTimeout = 10 * time.Second
 )
@@ -77,6 +81,7 @@ type Pool struct {
 	closed bool
 	life   context.Context // see lifetime
 	end    context.CancelFunc
+	turns  chan struct{} // to dial; one is in it for each that dials
 }
 
 // podConns is what the pool has of one pod. Its fields are guarded by the
@@ -96,6 +101,7 @@ type podConns struct {
 	// have somebody who waits for it.
 	recycling int
 	waiters   []chan *session // cap 1; nil is sent if it came to nothing
+	inLine    []chan *session // cap 1; who waits for a turn to dial
 	proven    time.Time
 	question  *question // being answered
 }
@@ -245,8 +251,14 @@ func (p *Pool) await(ctx context.Context, pc *podConns, w chan *session) *sessio
 }
 
 // offer hands what came of a recycling, which may be nil, to who waits for one,
-// and reports whether anybody does; mu is held.
+// or else a session to who waits for a turn to dial, and reports whether anybody
+// does; mu is held.
 func (pc *podConns) offer(s *session) bool {
+	if len(pc.waiters) == 0 && s != nil && len(pc.inLine) > 0 {
+		pc.inLine[0] <- s
+		pc.inLine = pc.inLine[1:]
+		return true
+	}
 	if len(pc.waiters) == 0 || s == nil && pc.recycling >= len(pc.waiters) {
 		return false
 	}
@@ -270,6 +282,66 @@ func (p *Pool) dialSpare(pc *podConns) {
 	if err != nil {
 		p.log().Debug("no spare connection", "pod", pc.pod, "err", err)
 	}
+}
+
+// dialInTurn makes an upgraded connection for a lease when not many others are
+// being made, unless one is idle before that. If many come at once, as after the
+// network was away, the first would else wait for all the others; and most can
+// have what the first leave. The caller has counted it in pc.dialing.
+func (p *Pool) dialInTurn(ctx context.Context, pc *podConns) (s *session, fresh bool, err error) {
+	s, done, err := p.turnToDial(ctx, pc)
+	if s != nil || err != nil {
+		p.mu.Lock()
+		pc.dialing--
+		p.drop(pc) // it may have died meanwhile
+		p.mu.Unlock()
+		return s, false, err
+	}
+	defer done()
+	s, err = p.dial(ctx, pc, p.Dial)
+	return s, true, err
+}
+
+// turnToDial waits for a turn to dial, which the caller must say is over, or for
+// an idle session.
+func (p *Pool) turnToDial(ctx context.Context, pc *podConns) (s *session, done func(), err error) {
+	w := make(chan *session, 1)
+	p.mu.Lock()
+	if p.turns == nil {
+		p.turns = make(chan struct{}, maxDialing)
+	}
+	turns := p.turns
+	pc.inLine = append(pc.inLine, w)
+	p.mu.Unlock()
+	over := p.lifetime().Done()
+	mine := false
+	select {
+	case turns <- struct{}{}:
+		mine = true
+	case s = <-w:
+		return s, nil, nil
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-over:
+		err = ErrClosed
+	}
+	p.mu.Lock()
+	if i := slices.Index(pc.inLine, w); i >= 0 {
+		pc.inLine = slices.Delete(pc.inLine, i, i+1)
+	} else {
+		s, err = <-w, nil // it came meanwhile
+	}
+	p.mu.Unlock()
+	if !mine {
+		return s, nil, err
+	}
+	release := sync.OnceFunc(func() { <-turns })
+	if s != nil {
+		release()
+		return s, nil, nil
+	}
+	overdue := time.AfterFunc(turnTime, release) // what hangs must not hold up the others
+	return nil, func() { overdue.Stop(); release() }, nil
 }
 
 // dial makes an upgraded connection. The caller has counted it in pc.dialing.

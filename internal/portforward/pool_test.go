@@ -314,6 +314,96 @@ func TestSpare(t *testing.T) {
 	}
 }
 
+// Of many who come at once, a few dial, and the others have what those leave; what
+// hangs holds up nobody for long.
+func TestManyAtOnce(t *testing.T) {
+	t.Parallel()
+	const many, few = 40, 8
+	t.Run("the first is not held up by all", func(t *testing.T) {
+		t.Parallel()
+		c, pod := newCluster(t, demo.Options{})
+		p, d := newPool(t, c)
+		var dialling, most atomic.Int32
+		gate := make(chan struct{})
+		p.Dial = func(ctx context.Context, pod portforward.Pod) (net.Conn, error) {
+			n := dialling.Add(1)
+			defer dialling.Add(-1)
+			for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+			}
+			<-gate
+			return d.Dial(ctx, pod)
+		}
+		var all sync.WaitGroup
+		for range many {
+			all.Go(func() {
+				l, err := p.Open(t.Context(), pod, echoPort)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer l.Close()
+				io.WriteString(l, "x")
+				io.ReadFull(l, make([]byte, 1))
+			})
+		}
+		await.Until(t, "some to dial", func() bool { return dialling.Load() == few })
+		close(gate)
+		all.Wait()
+		if most.Load() > few {
+			t.Errorf("%d dialled at once; want %d at most", most.Load(), few)
+		}
+		if n := upgrades(c); n == many {
+			t.Error("nobody has had what another one left")
+		}
+	})
+	t.Run("some hang", func(t *testing.T) {
+		t.Parallel()
+		c, pod := newCluster(t, demo.Options{})
+		p, d := newPool(t, c)
+		var dials atomic.Int32
+		p.Dial = func(ctx context.Context, pod portforward.Pod) (net.Conn, error) {
+			if dials.Add(1) <= few {
+				<-ctx.Done()
+				return nil, context.Cause(ctx)
+			}
+			return d.Dial(ctx, pod)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var hanging sync.WaitGroup
+		defer hanging.Wait()
+		defer cancel()
+		for range few {
+			hanging.Go(func() { p.Open(ctx, pod, echoPort) })
+		}
+		await.Until(t, "some to hang", func() bool { return dials.Load() == few })
+		exchange(t, open(t, p, pod, echoPort), "hello")
+	})
+	t.Run("nobody waits any more", func(t *testing.T) {
+		t.Parallel()
+		c, pod := newCluster(t, demo.Options{})
+		p, _ := newPool(t, c)
+		p.Dial = func(ctx context.Context, pod portforward.Pod) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, context.Cause(ctx)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for range 2 * few {
+			all.Go(func() {
+				if _, err := p.Open(ctx, pod, echoPort); !errors.Is(err, context.Canceled) {
+					t.Errorf("open: %v; want context.Canceled", err)
+				}
+			})
+		}
+		await.Until(t, "some to dial", func() bool { return len(p.Pods()) == 1 })
+		cancel()
+		all.Wait()
+		if n := len(p.Pods()); n != 0 {
+			t.Errorf("%d pods in the pool", n)
+		}
+	})
+}
+
 // There is also one when many come at once, each of which dials.
 func TestSpareInABurst(t *testing.T) {
 	t.Parallel()
