@@ -58,6 +58,8 @@ const (
 	retryDeniedMax = time.Minute
 	// probeTimeout bounds an upgrade that no connection waits for.
 	probeTimeout = 10 * time.Second
+	// lookPause is the least time between two looks at a cluster whose link is up.
+	lookPause = 10 * time.Millisecond
 	// sureDenials is how many checks in a row must be denied until it is sure
 	// that a login is needed: a plugin gets new credentials after the first.
 	sureDenials = 2
@@ -103,6 +105,7 @@ type cluster struct {
 	interrupt  context.CancelFunc // ends the check under way; nil if there is none
 
 	// The following are for run only.
+	looked    time.Time
 	answering time.Duration                 // how long the last check took
 	asked     map[portforward.Pod]time.Time // when askAfter last was, if lately; for outlive, too
 }

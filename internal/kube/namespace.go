@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -22,6 +23,12 @@ type namespace struct {
 	deployments  *mirror[*appsv1.Deployment]
 	statefulSets *mirror[*appsv1.StatefulSet]
 
+	// changes counts what the mirrors have seen change, and views holds what was
+	// made of it: each connection asks.
+	changes atomic.Uint64
+	mu      sync.Mutex // guards the following
+	views   map[forward.Workload]viewAt
+
 	following map[follower]bool // running now
 	cancel    context.CancelFunc
 	ctx       context.Context // of what is running; nil if nothing is
@@ -37,15 +44,18 @@ type follower interface {
 }
 
 func newNamespace(name string, k *client, timing Timing, limit func() time.Duration, changed func()) *namespace {
-	return &namespace{
-		services: newMirror(timing, name, "services", k.core, &corev1.Service{}, nil, limit, changed),
-		slices: newMirror(timing, name, "endpointslices", k.discovery, &discoveryv1.EndpointSlice{},
-			func(s *discoveryv1.EndpointSlice) []string { return []string{s.Labels[discoveryv1.LabelServiceName]} }, limit, changed),
-		pods:         newMirror(timing, name, "pods", k.core, &corev1.Pod{}, podIPs, limit, changed),
-		deployments:  newMirror(timing, name, "deployments", k.apps, &appsv1.Deployment{}, nil, limit, changed),
-		statefulSets: newMirror(timing, name, "statefulsets", k.apps, &appsv1.StatefulSet{}, nil, limit, changed),
-		following:    make(map[follower]bool),
+	n := &namespace{views: make(map[forward.Workload]viewAt), following: make(map[follower]bool)}
+	noted := func() {
+		n.changes.Add(1)
+		changed()
 	}
+	n.services = newMirror(timing, name, "services", k.core, &corev1.Service{}, nil, limit, noted)
+	n.slices = newMirror(timing, name, "endpointslices", k.discovery, &discoveryv1.EndpointSlice{},
+		func(s *discoveryv1.EndpointSlice) []string { return []string{s.Labels[discoveryv1.LabelServiceName]} }, limit, noted)
+	n.pods = newMirror(timing, name, "pods", k.core, &corev1.Pod{}, podIPs, limit, noted)
+	n.deployments = newMirror(timing, name, "deployments", k.apps, &appsv1.Deployment{}, nil, limit, noted)
+	n.statefulSets = newMirror(timing, name, "statefulsets", k.apps, &appsv1.StatefulSet{}, nil, limit, noted)
+	return n
 }
 
 // follow runs the mirrors that w needs and that do not run yet. It and stop
@@ -103,8 +113,29 @@ func (n *namespace) needs(w forward.Workload) []follower {
 	}
 }
 
-// view joins what the mirrors hold about w.
+// A viewAt is a view that was made after so many changes.
+type viewAt struct {
+	view
+	changes uint64
+}
+
+// view joins what the mirrors hold about w. It must not be changed.
 func (n *namespace) view(w forward.Workload) view {
+	now := n.changes.Load()
+	n.mu.Lock()
+	v, ok := n.views[w]
+	n.mu.Unlock()
+	if ok && v.changes == now {
+		return v.view
+	}
+	v = viewAt{n.join(w), now}
+	n.mu.Lock()
+	n.views[w] = v
+	n.mu.Unlock()
+	return v.view
+}
+
+func (n *namespace) join(w forward.Workload) view {
 	switch w.Kind {
 	case forward.Service:
 		if svc, ok := n.services.get(w.Name); ok {

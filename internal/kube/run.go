@@ -67,6 +67,8 @@ func (c *cluster) run(ctx context.Context) {
 // happened, or it is time to look again. It checks the link if it must, or is
 // told to.
 func (c *cluster) watch(ctx context.Context, check bool) {
+	until(ctx, nil, c.looked.Add(lookPause)) // every connection pokes
+	c.looked = time.Now()
 	c.follow(ctx)
 	c.retire(ctx)
 	switch used := c.inUse(); {

@@ -84,7 +84,7 @@ func (b backend) key() string { return b.pod + "/" + b.uid }
 // pick chooses the pod for a connection to t.
 func (c *cluster) pick(t forward.Target) (e forward.Endpoint, again time.Time, ok bool) {
 	v := c.view(t.Workload)
-	carrying := slices.DeleteFunc(v.backends, func(b backend) bool { return !b.takes(t) })
+	carrying := slices.DeleteFunc(slices.Clone(v.backends), func(b backend) bool { return !b.takes(t) })
 	c.mu.Lock()
 	b, again, ok := c.choose(t.Workload, carrying)
 	if ok {
