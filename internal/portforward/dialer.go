@@ -95,14 +95,15 @@ func (d *Dialer) target(pod Pod) string {
 // pod that does not exist Is ErrPodGone.
 func (d *Dialer) Dial(ctx context.Context, pod Pod) (net.Conn, error) {
 	order := []transport{webSocket, bareSPDY}
-	if transport(d.works.Load()) == bareSPDY {
+	works := d.works.Load()
+	if transport(works) == bareSPDY {
 		order = []transport{bareSPDY, webSocket}
 	}
 	var failed error
 	for _, t := range order {
 		conn, err := d.upgrade(ctx, t, d.target(pod))
 		if err == nil {
-			d.works.Store(int32(t))
+			d.works.CompareAndSwap(works, int32(t)) // unless another one has learnt more meanwhile
 			if t == webSocket {
 				conn = webSocketConn{conn, d}
 			}

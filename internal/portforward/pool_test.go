@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
@@ -430,6 +431,9 @@ func TestSpareInABurst(t *testing.T) {
 	<-dialling
 	exchange(t, open(t, p, pod, echoPort), "hello")
 	await.Until(t, "a spare", func() bool { return p.Usage(pod).Idle == 1 })
+	if got := d.Transport(); got != "spdy" {
+		t.Fatalf("transport %q; want spdy", got)
+	}
 	close(goOn)
 	if err := <-opened; err != nil {
 		t.Error(err)
@@ -858,3 +862,52 @@ func TestConcurrentLeases(t *testing.T) {
 		t.Errorf("%d leases left", u.Leases)
 	}
 }
+
+// Who has begun with what was known before does not make it forgotten what
+// another one has learnt meanwhile.
+func TestTransportIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	c, pod := newCluster(t, demo.Options{})
+	asked, goOn := make(chan struct{}), make(chan struct{})
+	var requests atomic.Int32
+	d, err := portforward.NewDialer(c.RESTConfig(), func(rt http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(r *http.Request) (*http.Response, error) {
+			if requests.Add(1) == 2 {
+				close(asked)
+				<-goOn
+			}
+			return rt.RoundTrip(r)
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &portforward.Pool{Dial: d.Dial, DialSpare: d.DialSpare}
+	defer p.Close()
+	first, err := d.Dial(t.Context(), pod)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	late := make(chan net.Conn, 1)
+	go func() {
+		conn, _ := d.Dial(t.Context(), pod)
+		late <- conn
+	}()
+	<-asked
+	open(t, p, pod, echoPort)
+	await.Until(t, "the spare's transport to be known", func() bool { return d.Transport() == "spdy" })
+	close(goOn)
+	if conn := <-late; conn == nil {
+		t.Error("the late one has failed")
+	} else {
+		conn.Close()
+	}
+	if got := d.Transport(); got != "spdy" {
+		t.Errorf("transport %q; want spdy", got)
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
