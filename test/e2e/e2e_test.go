@@ -249,13 +249,15 @@ func (u *user) pod(f status.Forward) (string, error) {
 }
 
 // echo sends a line to a raw port, and reads it back.
-func echo(addr string) error {
+func echo(addr string) error { return echoWithin(addr, 40*time.Second) }
+
+func echoWithin(addr string, limit time.Duration) error {
 	c, err := net.DialTimeout("tcp", addr, 10*time.Second)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(40 * time.Second))
+	c.SetDeadline(time.Now().Add(limit))
 	if _, err := io.WriteString(c, "hello\n"); err != nil {
 		return err
 	}
