@@ -86,11 +86,14 @@ func (t *transfer) download() error {
 // error of the pod's side is download's to see.
 func (t *transfer) upload() {
 	fromClient := reads{t, nil}
-	_, err := io.Copy(t.up, &fromClient)
-	switch {
-	case fromClient.err != nil || err == nil && t.holdEnd():
+	gone := func() {
 		t.clientGone.Store(true)
 		t.up.Close()
+	}
+	_, err := io.Copy(watched(t.up, t.local, gone), &fromClient)
+	switch {
+	case fromClient.err != nil || err == nil && t.holdEnd():
+		gone()
 	case err == nil:
 		t.up.CloseWrite()
 	}
