@@ -5,7 +5,7 @@
 GO ?= go
 BIN := $(CURDIR)/bin
 
-.PHONY: build test e2e bench demo lint soak clean
+.PHONY: build test e2e bench demo lint soak fuzz clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/...
@@ -36,12 +36,19 @@ lint:
 	$(GO) mod tidy -diff
 	@if $(GO) tool govulncheck -version 2>&1 | grep -q 'DB updated'; then $(GO) tool govulncheck ./...; else echo 'lint: the vulnerability database cannot be reached, so govulncheck is left out'; fi
 
-# What takes too long for CI: ten minutes for each fuzz target.
+# What takes too long for CI: the tests that have a long form, of which those on
+# the cluster take about an hour, and ten minutes for each fuzz target.
+soak: export TUNNELD_SOAK = 1
+soak: build
+	$(GO) test -count=1 -timeout 30m -v -run '^TestNothingStaysOfConnectionsAndPods$$' ./internal/daemon
+	TUNNELD_BIN=$(BIN) $(GO) test -tags e2e -count=1 -timeout 2h -v -run '^TestFault' ./test/e2e
+	$(MAKE) fuzz
+
 FUZZTIME ?= 10m
-soak:
+fuzz:
 	@for pkg in $$($(GO) list ./...); do \
 		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-			echo "soak: $$pkg $$target for $(FUZZTIME)"; \
+			echo "fuzz: $$pkg $$target for $(FUZZTIME)"; \
 			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
 		done; \
 	done

@@ -200,9 +200,20 @@ func get(c *http.Client, url string) error {
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", resp.Status, body)
+		return fmt.Errorf("%s: %s", resp.Status, said(body))
 	}
 	return nil
+}
+
+// said is what the daemon's page says, which is in its paragraphs.
+func said(page []byte) string {
+	var all []string
+	for line := range strings.Lines(string(page)) {
+		if strings.HasPrefix(line, "<p>") {
+			all = append(all, strings.TrimSpace(line))
+		}
+	}
+	return strings.Join(all, " ")
 }
 
 // ask makes a GET request on a connection, and returns the answer's body. It
