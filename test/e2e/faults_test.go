@@ -213,9 +213,8 @@ func counting(from, n int) []byte {
 
 // Transfers that pause for long go on as if nothing had been, and lose nothing:
 // a download whose client stops reading, and an echo that has stopped reading
-// because nobody took its answers.
+// because nobody took its answers. Their pods are those that no other test touches.
 func TestFaultPausedTransfers(t *testing.T) {
-	settle(t)
 	u := newUser(t, 0)
 	u.start()
 	u.run("tunnelctl", "add", "statefulset/task-db", "-n", namespace, "--port", "9000", "--port", "9001", "--wait")
