@@ -83,7 +83,10 @@ func newClient(config *rest.Config, userAgent string, timing Timing, watched *li
 	if k.apps, err = group("/apis", appsv1.SchemeGroupVersion); err != nil {
 		return nil, err
 	}
-	k.upgrade, err = portforward.NewDialer(config, func(rt http.RoundTripper) http.RoundTripper {
+	// Without the limits of dialer, which say why.
+	upgrades := rest.CopyConfig(config)
+	upgrades.Dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext
+	k.upgrade, err = portforward.NewDialer(upgrades, func(rt http.RoundTripper) http.RoundTripper {
 		return outermost{rt, watched}
 	})
 	return k, err
