@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"testing"
 )
 
@@ -29,6 +30,7 @@ func TestProc(t *testing.T) {
 		}
 	}
 
+	debug.FreeOSMemory() // or what follows may take what other tests have left
 	memory, err := residentSet(pid)
 	if err != nil {
 		t.Fatal(err)
