@@ -90,12 +90,40 @@ func (t *transfer) upload() {
 		t.clientGone.Store(true)
 		t.up.Close()
 	}
-	_, err := io.Copy(watched(t.up, t.local, gone), &fromClient)
+	err := copyAll(watched(t.up, t.local, gone), &fromClient)
 	switch {
 	case fromClient.err != nil || err == nil && t.holdEnd():
 		gone()
 	case err == nil:
 		t.up.CloseWrite()
+	}
+}
+
+// firstBuffer and lastBuffer are the sizes of what a client's bytes are read into.
+const (
+	firstBuffer = 2 << 10
+	lastBuffer  = 32 << 10
+)
+
+// copyAll is io.Copy with a buffer that is small until it has been filled: most
+// connections never need much, and there may be many.
+func copyAll(dst io.Writer, src io.Reader) error {
+	buf := make([]byte, firstBuffer)
+	for {
+		n, err := src.Read(buf)
+		if n > 0 {
+			if _, err := dst.Write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		case n == len(buf) && n < lastBuffer:
+			buf = make([]byte, 4*n)
+		}
 	}
 }
 
