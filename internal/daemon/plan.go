@@ -160,7 +160,7 @@ func sight(f config.Forward, known statedir.Forward, seen map[forward.Workload]s
 	}
 	// Whoever had no pods with names when they were last seen has none until
 	// they are seen again.
-	s.whole = s.whole || len(known.Ports) > 0
+	s.whole = s.whole || known.Whole
 	return s, pods
 }
 
@@ -483,7 +483,7 @@ func remembered(ports []statedir.Port) []kube.Port {
 
 // toRemember is what shall be known of the forward at the next start.
 func (f *planned) toRemember(s sighting) statedir.Forward {
-	k := statedir.Forward{Address: f.address, Subdomain: s.subdomain, Target: f.workload.String()}
+	k := statedir.Forward{Address: f.address, Subdomain: s.subdomain, Whole: s.whole, Target: f.workload.String()}
 	for _, p := range s.ports {
 		k.Ports = append(k.Ports, statedir.Port(p))
 	}

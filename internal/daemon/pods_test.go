@@ -160,7 +160,7 @@ func TestPlanWildcard(t *testing.T) {
 	part.whole = false
 	peers.pods = []string{"db-0"}
 	known := func(pods ...statedir.Pod) *statedir.Forward {
-		return &statedir.Forward{Target: workload("app").String(), Ports: []statedir.Port{{Number: 80}}, Pods: pods}
+		return &statedir.Forward{Target: workload("app").String(), Ports: []statedir.Port{{Number: 80}}, Whole: true, Pods: pods}
 	}
 	tests := []struct {
 		name   string
@@ -195,6 +195,16 @@ func TestPlanWildcard(t *testing.T) {
 				t.Errorf("the wildcard is below %q", f.wildcard)
 			}
 		})
+	}
+}
+
+// What was remembered before the pods had been seen says nothing of them.
+func TestPlanWildcardIsNotHasty(t *testing.T) {
+	cfg := parse(t, "name: a, target: app")
+	part := map[forward.Workload]sighting{workload("app"): {ports: []kube.Port{{Name: "http", Number: 80}}}}
+	p := makePlan(cfg, nil, part)
+	if again := makePlan(cfg, p.remember, part).forwards[0]; again.wildcard != "" {
+		t.Errorf("every name below %s is answered, which may be the name of a pod", again.wildcard)
 	}
 }
 

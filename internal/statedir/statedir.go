@@ -51,7 +51,9 @@ type Forward struct {
 	Pods []Pod `json:"pods,omitempty"`
 	// Subdomain is the Service under which cluster DNS has the Pods' names.
 	Subdomain string `json:"subdomain,omitempty"`
-	// Target is what the Ports and the Pods are of.
+	// Whole says that the pods had been seen, and that no others had a name.
+	Whole bool `json:"whole,omitempty"`
+	// Target is what all of this is of.
 	Target string `json:"target,omitempty"`
 }
 
@@ -171,7 +173,7 @@ func (d *Dir) SetForwards(forwards map[string]Forward) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	same := func(a, b Forward) bool {
-		return a.Address == b.Address && a.Target == b.Target && a.Subdomain == b.Subdomain &&
+		return a.Address == b.Address && a.Target == b.Target && a.Subdomain == b.Subdomain && a.Whole == b.Whole &&
 			slices.Equal(a.Ports, b.Ports) && slices.Equal(a.Pods, b.Pods)
 	}
 	if !d.unsaved && maps.EqualFunc(d.forwards, forwards, same) {

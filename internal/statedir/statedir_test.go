@@ -70,6 +70,7 @@ func TestWritesOnlyChanges(t *testing.T) {
 		"ports":     func(f *statedir.Forward) { f.Ports = []statedir.Port{{Number: 1}} },
 		"pods":      func(f *statedir.Forward) { f.Pods = []statedir.Pod{{Name: "db-0", Address: f.Address}} },
 		"subdomain": func(f *statedir.Forward) { f.Subdomain = "others" },
+		"whole":     func(f *statedir.Forward) { f.Whole = true },
 		"target":    func(f *statedir.Forward) { f.Target = "service/other" },
 	} {
 		before, _ := os.Stat(file)
