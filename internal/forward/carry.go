@@ -90,7 +90,7 @@ func (t *transfer) upload() {
 		t.clientGone.Store(true)
 		t.up.Close()
 	}
-	err := copyAll(watched(t.up, t.local, gone), &fromClient)
+	err := copyAll(watchedWriter{t.up, NewStuckWatch(t.local, gone)}, &fromClient)
 	switch {
 	case fromClient.err != nil || err == nil && t.holdEnd():
 		gone()

@@ -7,46 +7,53 @@ import (
 	"time"
 )
 
-// stuckAfter is how long a write to the pod waits until the client is looked
-// at, again and again.
+// stuckAfter is how long the pod may take nothing until the client is looked at,
+// again and again.
 const stuckAfter = time.Second
 
-// A watchedWriter is the pod's side of an upload. While the pod takes nothing,
+// A StuckWatch looks after the client of an upload. While the pod takes nothing,
 // nobody reads from the client, and so nobody sees it go: but it may have reset
 // its connection, and the pod's would stay for as long as the pod likes. A
 // client that has only closed its socket is another matter: what it has sent is
-// the pod's to take.
-type watchedWriter struct {
-	io.Writer
+// the pod's to take. Its methods may be called on nil, which watches nothing.
+type StuckWatch struct {
 	client *net.TCPConn
-	gone   func() // ends the write
+	gone   func()
 	look   *time.Timer
 	waits  atomic.Bool
 }
 
-// watched returns up, with a watch over client. gone is called when that has
-// reset its connection while a write waits.
-func watched(up io.Writer, client net.Conn, gone func()) io.Writer {
+// NewStuckWatch watches client between Begin and End. gone is called, in a
+// goroutine of its own, when it has reset its connection meanwhile. It is nil
+// where client has no TCP connection.
+func NewStuckWatch(client net.Conn, gone func()) *StuckWatch {
 	conn, ok := tcpConn(client)
 	if !ok {
-		return up
+		return nil
 	}
-	w := &watchedWriter{Writer: up, client: conn, gone: gone}
+	w := &StuckWatch{client: conn, gone: gone}
 	w.look = time.AfterFunc(stuckAfter, w.check)
 	w.look.Stop()
 	return w
 }
 
-func (w *watchedWriter) Write(p []byte) (int, error) {
-	w.waits.Store(true)
-	w.look.Reset(stuckAfter)
-	n, err := w.Writer.Write(p)
-	w.waits.Store(false)
-	w.look.Stop()
-	return n, err
+// Begin says that the pod has something to take.
+func (w *StuckWatch) Begin() {
+	if w != nil {
+		w.waits.Store(true)
+		w.look.Reset(stuckAfter)
+	}
 }
 
-func (w *watchedWriter) check() {
+// End says that it has been taken, or that nobody waits for that.
+func (w *StuckWatch) End() {
+	if w != nil {
+		w.waits.Store(false)
+		w.look.Stop()
+	}
+}
+
+func (w *StuckWatch) check() {
 	switch {
 	case !w.waits.Load():
 	case isReset(w.client):
@@ -54,4 +61,16 @@ func (w *watchedWriter) check() {
 	default:
 		w.look.Reset(stuckAfter)
 	}
+}
+
+// A watchedWriter is the pod's side of an upload, with a watch over its client.
+type watchedWriter struct {
+	io.Writer
+	watch *StuckWatch
+}
+
+func (w watchedWriter) Write(p []byte) (int, error) {
+	w.watch.Begin()
+	defer w.watch.End()
+	return w.Writer.Write(p)
 }

@@ -79,6 +79,15 @@ func (c *clientConn) abort() {
 	}
 }
 
+// watch watches for a reset of the connection while the pod takes nothing, and
+// then calls gone. It may be called on nil.
+func (c *clientConn) watch(gone func()) *forward.StuckWatch {
+	if c == nil {
+		return nil
+	}
+	return forward.NewStuckWatch(c.Conn, gone)
+}
+
 func (c *clientConn) Close() error {
 	c.mu.Lock()
 	if c.done != nil && !c.closed {

@@ -330,6 +330,7 @@ type exchange struct {
 	// anew waits for another table, and finds the request's row in that. It
 	// reports whether there is one.
 	anew   func(context.Context) bool
+	cancel context.CancelFunc // ends it
 	meter  *forward.Meter
 	client *clientConn
 	pod    string // who answered
@@ -435,6 +436,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 	x.client.attribute(x.meter)
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
+	x.cancel = cancel
 	if x.client != nil && x.client.shared { // else it ends with its listener
 		stop := context.AfterFunc(g.life(row.Forward), cancel)
 		defer stop()

@@ -113,6 +113,10 @@ func (p *proxy) roundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, badRequest{err}
 	}
+	var watch *forward.StuckWatch
+	if !body.whole || r.Header.Get("Upgrade") != "" { // else the server reads from the client
+		watch = x.client.watch(x.cancel)
+	}
 	held, cancel := context.WithTimeout(r.Context(), x.row.Hold)
 	defer cancel()
 	for {
@@ -131,7 +135,7 @@ func (p *proxy) roundTrip(r *http.Request) (*http.Response, error) {
 		}
 		x.pod = e.Pod
 		r.Body = body.next()
-		attempt, use := tellUse(r)
+		attempt, use := tellUse(r, watch)
 		resp, err := u.transport.RoundTrip(attempt)
 		if err == nil {
 			x.watch(resp)
@@ -393,12 +397,14 @@ type upstreamConn struct {
 type userOf struct {
 	conn  atomic.Pointer[upstreamConn]
 	wrote atomic.Bool // on any
+	watch *forward.StuckWatch
 }
 
 // tellUse returns the request with a trace that tells its connection when it
-// is used, and when it is kept for the next.
-func tellUse(r *http.Request) (*http.Request, *userOf) {
-	u := new(userOf)
+// is used, and when it is kept for the next. While it is written to, watch
+// watches.
+func tellUse(r *http.Request, watch *forward.StuckWatch) (*http.Request, *userOf) {
+	u := &userOf{watch: watch}
 	return r.WithContext(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
 		GotConn: func(got httptrace.GotConnInfo) {
 			if c, ok := got.Conn.(*upstreamConn); ok {
@@ -442,8 +448,13 @@ func (c *upstreamConn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	u := c.user
 	c.mu.Unlock()
+	if u == nil {
+		return c.Conn.Write(p)
+	}
+	u.watch.Begin()
+	defer u.watch.End()
 	n, err := c.Conn.Write(p)
-	if u != nil && n > 0 {
+	if n > 0 {
 		u.wrote.Store(true)
 	}
 	return n, err
