@@ -2,9 +2,12 @@ package gateway
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tunneld/tunneld/internal/forward"
 )
@@ -16,6 +19,9 @@ type countingListener struct {
 	net.Listener
 	meter  *forward.Meter
 	shared bool
+
+	mu    sync.Mutex // guards the following
+	conns map[*clientConn]struct{}
 }
 
 func (l *countingListener) Accept() (net.Conn, error) {
@@ -23,11 +29,35 @@ func (l *countingListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &clientConn{Conn: conn, shared: l.shared}
+	c := &clientConn{Conn: conn, shared: l.shared, left: l.leave}
 	if !l.shared {
 		c.attribute(l.meter)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conns == nil {
+		l.conns = make(map[*clientConn]struct{})
+	}
+	l.conns[c] = struct{}{}
 	return c, nil
+}
+
+func (l *countingListener) leave(c *clientConn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, c)
+}
+
+// abortUnused ends the connections that have had no request.
+func (l *countingListener) abortUnused() {
+	l.mu.Lock()
+	all := slices.Collect(maps.Keys(l.conns))
+	l.mu.Unlock()
+	for _, c := range all {
+		if !c.used.Load() {
+			c.abort()
+		}
+	}
 }
 
 // A clientConn is a client's connection, counted from when it is known whose
@@ -35,6 +65,8 @@ func (l *countingListener) Accept() (net.Conn, error) {
 type clientConn struct {
 	net.Conn
 	shared bool // by all forwards, as is its listener
+	left   func(*clientConn)
+	used   atomic.Bool // for a request
 
 	mu     sync.Mutex // guards the following
 	meter  *forward.Meter
@@ -52,6 +84,13 @@ func (c *clientConn) attribute(m *forward.Meter) {
 	defer c.mu.Unlock()
 	if c.done == nil && !c.closed {
 		c.meter, c.done = m, m.Begin()
+	}
+}
+
+// use notes that there is a request. It may be called on nil.
+func (c *clientConn) use() {
+	if c != nil {
+		c.used.Store(true)
 	}
 }
 
@@ -95,6 +134,7 @@ func (c *clientConn) Close() error {
 	}
 	c.closed = true
 	c.mu.Unlock()
+	c.left(c)
 	return c.Conn.Close()
 }
 

@@ -23,6 +23,8 @@ const (
 	// request, and idleTimeout how long it may keep a connection for the next.
 	readHeaderTimeout = 30 * time.Second
 	idleTimeout       = 2 * time.Minute
+	// unusedEnd is how long Shutdown waits for the first request of a connection.
+	unusedEnd = 500 * time.Millisecond
 )
 
 // A Listener is an address on which the gateway serves. Listeners are separate
@@ -87,6 +89,7 @@ type Binding struct {
 type server struct {
 	listener Listener // guarded by Gateway.mu
 	http     *http.Server
+	clients  *countingListener
 	cancel   context.CancelFunc // ends requests in flight, upgraded ones too
 	addr     netip.AddrPort
 	err      error
@@ -219,7 +222,8 @@ func (g *Gateway) start(l Listener) *server {
 		return s
 	}
 	s.addr, _ = netip.ParseAddrPort(ln.Addr().String())
-	ln = &countingListener{Listener: ln, meter: g.Meters.Of(l.Forward), shared: l.Forward == ""}
+	s.clients = &countingListener{Listener: ln, meter: g.Meters.Of(l.Forward), shared: l.Forward == ""}
+	ln = s.clients
 	if l.TLS {
 		at := s.addr.Addr()
 		serves := func(name string) bool { return g.current().Serves(at, name) }
@@ -293,8 +297,9 @@ func (g *Gateway) Close() error {
 }
 
 // Shutdown is Close, but lets the requests in flight be answered until ctx is
-// done. No more connections are accepted, and those without a request are
-// closed at once. Upgraded connections end with the last answer.
+// done. No more connections are accepted, and those that have been answered are
+// closed at once; those that browsers open for later, and have not had a request
+// yet, get half a second for it. Upgraded connections end with the last answer.
 func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.build()
 	g.applying.Lock()
@@ -309,7 +314,19 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 			draining.Go(func() { s.http.Shutdown(ctx) })
 		}
 	}
+	unused, drained := context.WithTimeout(ctx, unusedEnd)
+	var aborting sync.WaitGroup
+	aborting.Go(func() {
+		<-unused.Done()
+		for _, s := range all {
+			if s.err == nil {
+				s.clients.abortUnused()
+			}
+		}
+	})
 	draining.Wait()
+	drained()
+	aborting.Wait()
 	for _, s := range all {
 		s.close()
 	}
@@ -401,6 +418,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	answer := &recorder{ResponseWriter: w}
 	x := new(exchange)
+	clientOf(r).use()
 	g.serve(answer, r, x)
 	log := g.log()
 	if !log.Enabled(r.Context(), slog.LevelDebug) {

@@ -129,6 +129,28 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
+// A connection that a browser has opened for later does not delay it.
+func TestShutdownOfUnusedConnections(t *testing.T) {
+	p := new(pods)
+	h := newHarness(t, p)
+	for _, at := range []netip.AddrPort{h.http, h.https} {
+		c, err := net.Dial("tcp", at.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetReadDeadline(time.Now().Add(30 * time.Second))
+		defer func() {
+			// By itself, net/http ends it in order, after 5 s.
+			if _, err := c.Read(make([]byte, 1)); !isReset(err) {
+				t.Errorf("the connection to %v ends with %v; want a reset", at, err)
+			}
+		}()
+	}
+	await.Until(t, "the connections to be accepted", func() bool { return h.Meters.Of("app").Counts().Active == 2 })
+	h.Shutdown(t.Context())
+}
+
 // Upgraded connections do not delay it, and what takes too long is cut.
 func TestShutdownIsBounded(t *testing.T) {
 	p := new(pods)
