@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -178,6 +179,12 @@ func (cs *Clusters) reload(some []*cluster) {
 func (cs *Clusters) ProbeNow() {
 	for _, c := range cs.all() {
 		c.probeNow()
+	}
+	cs.mu.Lock()
+	formers := slices.Collect(maps.Keys(cs.formers))
+	cs.mu.Unlock()
+	for _, f := range formers {
+		f.pool.PingAll()
 	}
 }
 

@@ -64,6 +64,21 @@ func TestProbeNow(t *testing.T) {
 		}
 		h.await(t, target.Workload, status.Offline)
 	})
+	t.Run("packets are lost of a connection that outlived its credentials", func(t *testing.T) {
+		h, _, c := start(t)
+		h.rotate(t)
+		echo(t, c)
+		defer h.DropPackets()()
+		ended := make(chan error, 1)
+		go func() {
+			_, err := c.Read(make([]byte, 1))
+			ended <- err
+		}()
+		await.Until(t, "the connection to end", func() bool {
+			h.ProbeNow()
+			return len(ended) > 0
+		})
+	})
 	t.Run("the API server is back", func(t *testing.T) {
 		h, target, _ := start(t)
 		becomes := func(offline bool) {
