@@ -141,6 +141,7 @@ func (p *proxy) roundTrip(r *http.Request) (*http.Response, error) {
 			x.watch(resp)
 			return resp, nil
 		}
+		p.dropUnused(upstreamKey{x.row.Forward, e}, u) // it may not have got as far as to dial
 		if bad := body.bad(); bad != nil {
 			return nil, badRequest{bad}
 		}
