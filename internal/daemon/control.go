@@ -148,7 +148,7 @@ func (d *Daemon) add(ctx context.Context, req localapi.AddRequest) (localapi.Add
 		}
 	}
 	d.clusters.ReloadFor(f.Workload) // the kubeconfig may have been mended for this
-	d.apply()
+	d.applyEdit()
 	s, _, err := d.one(f.Name)
 	return localapi.AddResponse{Added: i < 0, Forward: s, Note: note}, err
 }
@@ -319,7 +319,7 @@ func (d *Daemon) remove(_ context.Context, name string) error {
 	if err := d.readConfig(); err != nil {
 		return err
 	}
-	d.apply()
+	d.applyEdit()
 	return nil
 }
 
@@ -349,7 +349,7 @@ func (d *Daemon) reload(context.Context) error {
 		}
 	}
 	d.clusters.Reload()
-	d.apply()
+	d.applyEdit()
 	return nil
 }
 

@@ -297,7 +297,7 @@ func (d *Daemon) followConfig() {
 	d.editing.Lock()
 	defer d.editing.Unlock()
 	if d.readConfig() == nil {
-		d.apply()
+		d.applyEdit()
 	}
 }
 
@@ -392,6 +392,13 @@ func (d *Daemon) review(ctx context.Context) error {
 	}
 }
 
+// applyEdit is apply after an edit, which may have ended that all is idle: review
+// has to look more often then.
+func (d *Daemon) applyEdit() {
+	d.apply()
+	d.somethingChanged()
+}
+
 // apply makes a plan and brings it into force, unless that is so already. It
 // reports whether all forwards are idle.
 func (d *Daemon) apply() (idle bool) {
@@ -406,7 +413,6 @@ func (d *Daemon) apply() (idle bool) {
 		}
 	}
 	if from := (inputs{cfg, seen}); d.stands && reflect.DeepEqual(from, d.from) {
-		d.clusters.Use(old.workloads) // whose kubeconfigs may have changed
 		return d.noteStates(old, d.bindings())
 	}
 	p := makePlan(cfg, d.state.Forwards(), seen)
