@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/tunneld/tunneld/internal/config"
+	"github.com/tunneld/tunneld/internal/forward"
+	"github.com/tunneld/tunneld/internal/kube"
 	"github.com/tunneld/tunneld/internal/statedir"
 )
 
@@ -76,5 +78,34 @@ func TestBare(t *testing.T) {
 				t.Errorf("%q; want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// Only of those that are not written down is it said that they will be forgotten.
+func TestWhoWillBeForgotten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	state, err := statedir.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer state.Close()
+	d := &Daemon{
+		Log: slog.New(slog.DiscardHandler), state: state, config: config.Default(), good: true,
+		clusters: new(kube.Clusters), meters: new(forward.Meters),
+	}
+	forwards := []*planned{
+		{name: "old", place: place{address: netip.MustParseAddr("127.0.0.2")}},
+		{name: "new", place: place{address: netip.MustParseAddr("127.0.0.3")}},
+	}
+	d.remember(map[string]statedir.Forward{"old": {Address: forwards[0].address}})
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+	d.remember(map[string]statedir.Forward{"old": {Address: forwards[0].address}, "new": {Address: forwards[1].address}})
+	for i, f := range forwards {
+		notes := d.report(f, bindings{}).Notes
+		if said := strings.Contains(strings.Join(notes, " "), "will not outlive this run"); said != (i == 1) {
+			t.Errorf("%s has the notes %q", f.name, notes)
+		}
 	}
 }

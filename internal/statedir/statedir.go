@@ -71,7 +71,7 @@ type Dir struct {
 
 	mu       sync.Mutex // guards the following, and the file
 	forwards map[string]Forward
-	unsaved  bool // the file says something else
+	saved    map[string]Forward // as the file has them
 }
 
 // file is the layout of forwards.json.
@@ -155,7 +155,7 @@ func (d *Dir) read() error {
 		}
 		return nil
 	}
-	d.forwards = f.Forwards
+	d.forwards, d.saved = f.Forwards, f.Forwards
 	return nil
 }
 
@@ -164,6 +164,14 @@ func (d *Dir) Forwards() map[string]Forward {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return maps.Clone(d.forwards)
+}
+
+// Saved returns what the file has of a forward, which is less than Forwards
+// returns where it could not be written.
+func (d *Dir) Saved(name string) Forward {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.saved[name]
 }
 
 // SetForwards remembers forwards in place of what was. It writes nothing if
@@ -176,10 +184,10 @@ func (d *Dir) SetForwards(forwards map[string]Forward) error {
 		return a.Address == b.Address && a.Target == b.Target && a.Subdomain == b.Subdomain && a.Whole == b.Whole &&
 			slices.Equal(a.Ports, b.Ports) && slices.Equal(a.Pods, b.Pods)
 	}
-	if !d.unsaved && maps.EqualFunc(d.forwards, forwards, same) {
+	d.forwards = maps.Clone(forwards)
+	if maps.EqualFunc(d.saved, forwards, same) {
 		return nil
 	}
-	d.forwards, d.unsaved = maps.Clone(forwards), true
 	data, err := json.MarshalIndent(file{Version: version, Forwards: forwards}, "", "  ")
 	if err != nil {
 		return err
@@ -187,6 +195,6 @@ func (d *Dir) SetForwards(forwards map[string]Forward) error {
 	if err := atomicfile.Write(d.filename(), append(data, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write the state directory: %w", err)
 	}
-	d.unsaved = false
+	d.saved = d.forwards
 	return nil
 }
