@@ -556,8 +556,8 @@ func TestFaultBlackHole(t *testing.T) {
 			api, tcp := u.both()
 			kept, raw := u.client(api), listen(t, tcp, 9000)
 			loads := []*load{
-				startLoad(t, "HTTP", 500*time.Millisecond, func() error { return get(kept, api.URL+"/health") }),
-				startLoad(t, "raw TCP", 500*time.Millisecond, func() error { return echoWithin(raw, patience) }),
+				startLoad(t, "HTTP", 200*time.Millisecond, func() error { return get(kept, api.URL+"/health") }),
+				startLoad(t, "raw TCP", 200*time.Millisecond, func() error { return echoWithin(raw, patience) }),
 			}
 			began := time.Now()
 			awaitGood(t, loads, began, began)
