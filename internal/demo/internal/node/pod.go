@@ -186,8 +186,8 @@ func (f forwarder) PortForward(_ context.Context, _, _ string, port int32, strea
 	if !work.Enter() {
 		return net.ErrClosed
 	}
+	defer stream.Close() // which may wait for ever after a cut (spdystream v0.5.1)
 	defer work.Leave()
-	defer stream.Close()
 	conn, err := f.pod.dial(uint16(port))
 	if err != nil {
 		return err
