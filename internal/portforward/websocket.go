@@ -188,7 +188,9 @@ func noEnd(err error) error {
 }
 
 func (c *tunnelConn) Write(p []byte) (int, error) {
-	c.writing.Store(true)
+	if c.writing.Swap(true) { // by Close
+		return 0, net.ErrClosed
+	}
 	defer c.writing.Store(false)
 	c.out = c.out[:0]
 	if pong := c.pong.Swap(nil); pong != nil {
@@ -201,7 +203,7 @@ func (c *tunnelConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close says goodbye if that is quick.
+// Close says goodbye if that is quick. Nothing is written after that.
 func (c *tunnelConn) Close() error {
 	if !c.writing.Swap(true) {
 		c.Conn.SetWriteDeadline(time.Now().Add(partingTime))

@@ -13,7 +13,9 @@ import (
 	"net/http/httptest"
 	"os"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -305,4 +307,38 @@ func (a *answering) Write(p []byte) (int, error) {
 		acceptKey(req.Header.Get("Sec-WebSocket-Key")))
 	a.Reader = io.MultiReader(strings.NewReader(head), bytes.NewReader(a.wire))
 	return len(p), nil
+}
+
+// A slowConn has one write wait until it is closed.
+type slowConn struct {
+	scripted
+	writing, closed chan struct{}
+}
+
+func (c slowConn) Write(p []byte) (int, error) {
+	c.writing <- struct{}{}
+	<-c.closed
+	return len(p), nil
+}
+
+// What is below is written to by one at a time.
+func TestNoWriteDuringTheGoodbye(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn := slowConn{writing: make(chan struct{}, 2), closed: make(chan struct{})}
+		c := newTunnelConn(conn)
+		var running sync.WaitGroup
+		defer running.Wait()
+		defer close(conn.closed)
+		running.Go(func() { c.Close() })
+		<-conn.writing
+		running.Go(func() {
+			if _, err := c.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("write: %v; want %v", err, net.ErrClosed)
+			}
+		})
+		synctest.Wait()
+		if len(conn.writing) > 0 {
+			t.Error("two write at the same time")
+		}
+	})
 }
