@@ -3,6 +3,7 @@ package portforward
 import (
 	"context"
 	"math"
+	"net"
 	"slices"
 	"strconv"
 	"time"
@@ -222,8 +223,13 @@ func (s *session) sendPart(late <-chan struct{}, l *Lease, part []byte) (wait <-
 	if err := l.writeErr(); err != nil { // it must not come after its end
 		return nil, err
 	}
+	open := true
 	err = s.write(func(dst []byte) []byte {
 		s.mu.Lock()
+		if open = s.isOpen(l); !open {
+			s.mu.Unlock()
+			return dst
+		}
 		t := s.seatOf(l)
 		if s.mayWrite(t) {
 			t.sent.add(len(part))
@@ -240,6 +246,9 @@ func (s *session) sendPart(late <-chan struct{}, l *Lease, part []byte) (wait <-
 		}
 		return dst
 	})
+	if err == nil && !open {
+		err = net.ErrClosed // meanwhile; its seat may be gone
+	}
 	return wait, err
 }
 

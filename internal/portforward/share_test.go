@@ -557,3 +557,17 @@ func TestInbox(t *testing.T) {
 		t.Error("the inbox is not empty in the end")
 	}
 }
+
+// A write may come when the seat is gone, if its connection has just been lost.
+func TestPartWithoutASeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _ := shared(t)
+		l := openSeats(t, s, 1)[0]
+		s.release(l)
+		s.stand(int(workerOf(l.dataID)))
+		s.unshare()
+		if _, err := s.sendPart(nil, l, []byte("x")); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("write: %v; want %v", err, net.ErrClosed)
+		}
+	})
+}
