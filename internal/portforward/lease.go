@@ -18,9 +18,9 @@ import (
 const errorDelay = 500 * time.Millisecond
 
 // A Lease is one connection to a port of a pod, with an upgraded connection to
-// itself as long as there may be more of them. It is a net.Conn with CloseWrite and WriteTo. Its owner must Close
-// it; the upgraded connection is then kept for the next lease, unless bytes are
-// stuck on it.
+// itself as long as there may be more of them. It is a net.Conn with CloseWrite
+// and WriteTo. Its owner must Close it; the upgraded connection is then kept for
+// the next lease, unless bytes are stuck on it.
 type Lease struct {
 	session         *session
 	dataID, errorID uint32
@@ -318,7 +318,10 @@ func (l *Lease) pull(p []byte) ([]byte, error) {
 				return p[:got], nil
 			}
 		}
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			l.turn.resume() // the deadline may have been moved since it passed
+		case err != nil:
 			l.session.fail(fmt.Errorf("%w: %w", ErrLinkDead, err))
 			<-l.finished
 		}
@@ -523,12 +526,15 @@ func (l *Lease) SetReadDeadline(t time.Time) error {
 // ends the lease: part of a frame may have been sent, if it has a connection to
 // itself.
 func (l *Lease) SetWriteDeadline(t time.Time) error {
-	l.overdue.set(t, func() {
-		if l.writing.Load() {
-			l.session.fail(os.ErrDeadlineExceeded)
-		}
-	})
+	l.overdue.set(t, l.cutWrite)
 	return nil
+}
+
+// cutWrite ends a write that is overdue, unless its deadline was moved meanwhile.
+func (l *Lease) cutWrite() {
+	if l.writing.Load() && isClosed(l.overdue.expired()) {
+		l.session.fail(os.ErrDeadlineExceeded)
+	}
 }
 
 // A deadline is a point in time that can be moved while somebody waits for it.

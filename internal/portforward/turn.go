@@ -61,13 +61,18 @@ func (t *turn) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.reading = false
-	if t.interrupted {
-		t.interrupted = false
-		t.conn.SetReadDeadline(time.Time{})
-	}
+	t.forgetInterruption()
 	if t.over {
 		t.giveBack()
 	}
+}
+
+// resume is called before the owner reads on after an interruption. It must then
+// look for the reason once more.
+func (t *turn) resume() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.forgetInterruption()
 }
 
 // interrupt has the owner's read return, if it is at one.
@@ -93,6 +98,14 @@ func (t *turn) stopReading() {
 	if t.reading {
 		t.interrupted = true
 		t.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// forgetInterruption needs mu.
+func (t *turn) forgetInterruption() {
+	if t.interrupted {
+		t.interrupted = false
+		t.conn.SetReadDeadline(time.Time{})
 	}
 }
 

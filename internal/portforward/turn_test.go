@@ -261,3 +261,18 @@ func (w *writeLog) Write(p []byte) (int, error) {
 	w.sizes = append(w.sizes, len(p))
 	return len(p), nil
 }
+
+// A deadline that was moved just when it passed interrupts a read that it is not
+// for. That reads on.
+func TestTurnIsInterruptedLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newConversation(t)
+		ended := c.readBack()
+		synctest.Wait()
+		c.turn.interrupt()
+		c.frame(c.dataID, 0, "x")
+		if err := <-ended; err != nil {
+			t.Errorf("read: %v", err)
+		}
+	})
+}
