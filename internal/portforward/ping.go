@@ -85,7 +85,7 @@ func (s *session) volley(late <-chan struct{}) (answered int, err error) {
 		defer s.forgetPong(id)
 		ids, pongs = append(ids, id), append(pongs, pong)
 	}
-	err = s.send(late, func(dst []byte) []byte {
+	err = s.sendBy(late, func(dst []byte) []byte {
 		for _, id := range ids {
 			dst = s.appendPing(dst, id)
 		}
@@ -137,7 +137,7 @@ func (s *session) recycle(l *Lease, timeout time.Duration) bool {
 	defer cancel()
 	id, pong := s.expectPong()
 	defer s.forgetPong(id)
-	err := s.send(late.Done(), func(dst []byte) []byte {
+	err := s.sendBy(late.Done(), func(dst []byte) []byte {
 		dst = appendRstStream(dst, l.dataID)
 		for workerOf(l.dataID) != s.nextPinged() {
 			skip, _ := s.expectPong()
@@ -259,10 +259,11 @@ func (s *session) waits(d time.Duration) bool {
 	return !unread && !s.isLeft() && time.Since(time.Unix(0, s.carried.Load())) >= d
 }
 
-// keepalive pings every interval, and when soon says so, and fails the session when nothing answers
-// within timeout. It returns when the session is dead. What answers is not the
-// pod, though: when that is gone, its network may be, too, with what it would
-// still have sent, and its connections stay open with nothing to end them.
+// keepalive pings every interval, and when soon says so, and fails the session
+// when nothing answers within timeout. It returns when the session is dead. What
+// answers is not the pod, though: when that is gone, its network may be, too, with
+// what it would still have sent, and its connections stay open with nothing to end
+// them.
 func (s *session) keepalive(interval, timeout time.Duration, k keeper) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()

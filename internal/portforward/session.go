@@ -48,11 +48,12 @@ type session struct {
 	// queued, opening, and the order of frames on conn.
 	sending chan struct{}
 	out     []byte
-	queued  []byte      // frames that go before the next ones
-	opening []*Lease    // whose first frames are among them
-	flush   *time.Timer // sends them if there are no next ones
+	queued  []byte         // frames that go before the next ones
+	opening []*Lease       // whose first frames are among them
+	flush   *time.Timer    // sends them if there are no next ones
+	late    sync.WaitGroup // see sendBy
 
-	seen    atomic.Int64  // when the last frame began to arrive, Unix ns
+	seen    atomic.Int64  // when something last came, Unix ns; 0 if nothing has
 	carried atomic.Int64  // when data last came or was taken by the lease's owner, Unix ns
 	stalled atomic.Int64  // when the reader last waited for the lease's owner to read, Unix ns
 	pings   atomic.Uint64 // sent so far; only changed with sending held
@@ -91,15 +92,14 @@ func newSession(conn net.Conn) *session {
 		s.send(nil, s.appendResets)
 	})
 	s.flush.Stop()
-	now := time.Now().UnixNano()
-	s.seen.Store(now)
-	s.carried.Store(now)
+	s.carried.Store(time.Now().UnixNano())
 	return s
 }
 
 // run reads frames until the connection ends, but for those that a lease's owner
 // reads for itself.
 func (s *session) run() {
+	defer s.late.Wait()
 	for {
 		l, err := s.advance()
 		switch {
@@ -351,16 +351,35 @@ func (s *session) leaseOf(stream uint32) *Lease {
 }
 
 // send writes the frames that build appends, in one Write with those that are
-// queued. It gives up waiting for its turn when late is closed.
+// queued. It gives up waiting to begin when late is closed.
 func (s *session) send(late <-chan struct{}, build func(dst []byte) []byte) error {
-	if err := s.turn(late); err != nil {
+	if err := s.lock(late); err != nil {
 		return err
 	}
 	defer func() { <-s.sending }()
 	return s.write(build)
 }
 
-// write is send for who has the turn.
+// sendBy is send that returns when late is closed, even if the Write still waits
+// for the far end to read. It then goes on, and build must not mind to be late.
+func (s *session) sendBy(late <-chan struct{}, build func(dst []byte) []byte) error {
+	sent := make(chan error, 1)
+	s.mu.Lock()
+	if s.isDead() { // run may not wait any more
+		s.mu.Unlock()
+		return s.cause()
+	}
+	s.late.Go(func() { sent <- s.send(late, build) })
+	s.mu.Unlock()
+	select {
+	case err := <-sent:
+		return err
+	case <-late:
+		return os.ErrDeadlineExceeded
+	}
+}
+
+// write is send for who holds sending.
 func (s *session) write(build func(dst []byte) []byte) error {
 	for _, l := range s.opening {
 		if !l.depart() {
@@ -387,9 +406,9 @@ func (s *session) write(build func(dst []byte) []byte) error {
 
 // queue has the frames that build appends go with the next ones, or at latest
 // after a while: each Write costs a wake-up in every server on the way. It gives
-// up waiting for its turn when late is closed.
+// up waiting to begin when late is closed.
 func (s *session) queue(late <-chan struct{}, while time.Duration, build func(dst []byte) []byte) error {
-	if err := s.turn(late); err != nil {
+	if err := s.lock(late); err != nil {
 		return err
 	}
 	defer func() { <-s.sending }()
@@ -401,8 +420,8 @@ func (s *session) queue(late <-chan struct{}, while time.Duration, build func(ds
 	return nil
 }
 
-// turn waits until nobody else sends.
-func (s *session) turn(late <-chan struct{}) error {
+// lock waits for sending, and takes it.
+func (s *session) lock(late <-chan struct{}) error {
 	select {
 	case s.sending <- struct{}{}:
 		return nil

@@ -312,3 +312,95 @@ func readFrames(t *testing.T, wire []byte, open func(*session) (*Lease, error)) 
 		t.Errorf("%d bytes of %d", got.Len(), len(wire))
 	}
 }
+
+// deaf is a session whose far end reads nothing.
+func deaf(t *testing.T) *session {
+	near, far := net.Pipe()
+	s := newSession(near)
+	var running sync.WaitGroup
+	running.Go(s.run)
+	t.Cleanup(func() {
+		s.fail(ErrClosed)
+		far.Close()
+		running.Wait()
+	})
+	return s
+}
+
+// A ping that cannot even be written holds up nobody who has to find out why.
+func TestPingThatCannotBeWritten(t *testing.T) {
+	tests := []struct {
+		name   string
+		shared bool
+	}{{"on a connection of its own", false}, {"on a shared one", true}}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := deaf(t)
+				if tt.shared {
+					s.share()
+				}
+				var running sync.WaitGroup
+				defer running.Wait()
+				running.Go(func() {
+					s.keepalive(time.Second, time.Second, keeper{
+						wanted:    func() bool { return true },
+						answered:  func() { t.Error("an answer was told of, though there was none") },
+						reachable: func(context.Context) bool { return false },
+						gone:      func() bool { return false },
+					})
+				})
+				time.Sleep(5 * time.Second)
+				if !s.isDead() {
+					t.Error("the session lives on")
+					s.fail(ErrClosed)
+				}
+			})
+		})
+	}
+}
+
+func TestRecycleThatCannotBeWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := deaf(t)
+		l, err := s.open(80)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan bool, 1)
+		go func() { done <- s.recycle(l, time.Second) }()
+		time.Sleep(5 * time.Second)
+		select {
+		case again := <-done:
+			if again {
+				t.Error("the session may carry another lease")
+			}
+		default:
+			t.Error("it is waited for")
+			s.fail(ErrClosed)
+			<-done
+		}
+	})
+}
+
+// A write deadline that was moved just when it passed ends no later write.
+func TestWriteIsCutLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := deaf(t)
+		l, err := s.open(80)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.SetWriteDeadline(time.Now().Add(time.Hour))
+		defer l.SetWriteDeadline(time.Time{})
+		wrote := make(chan struct{})
+		go func() { l.Write([]byte("x")); close(wrote) }()
+		synctest.Wait()
+		l.cutWrite()
+		if s.isDead() {
+			t.Error("the session is dead")
+		}
+		s.fail(ErrClosed)
+		<-wrote
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -216,7 +217,7 @@ func (s *session) isOpen(l *Lease) bool { return s.seats != nil && s.seatOf(l).l
 // sendPart sends a frame of a lease with a seat, if its worker may get another
 // one. Else wait is closed when that is worth another try.
 func (s *session) sendPart(late <-chan struct{}, l *Lease, part []byte) (wait <-chan struct{}, err error) {
-	if err := s.turn(late); err != nil {
+	if err := s.lock(late); err != nil {
 		return nil, err
 	}
 	defer func() { <-s.sending }()
@@ -482,16 +483,18 @@ func (s *session) pingShared(ctx context.Context, timeout time.Duration) (vitali
 	late, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	began := time.Now().UnixNano()
-	var id uint32
+	var sent atomic.Uint32
 	pong := make(chan struct{})
-	err := s.send(late.Done(), func(dst []byte) []byte {
-		if dst, id = s.appendRound(dst); id != 0 {
+	err := s.sendBy(late.Done(), func(dst []byte) []byte {
+		dst, id := s.appendRound(dst)
+		if sent.Store(id); id != 0 {
 			s.mu.Lock()
 			s.pongs[id] = pong
 			s.mu.Unlock()
 		}
 		return dst
 	})
+	id := sent.Load()
 	defer s.forgetPong(id)
 	if err == nil && id == 0 && !s.mayBeShared() {
 		return s.ping(ctx, timeout) // all have left meanwhile
