@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"sync"
 	"sync/atomic"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -50,8 +49,8 @@ func NewDialer(config *rest.Config, wrap func(http.RoundTripper) http.RoundTripp
 func (d *Dialer) Transport() string { return transport(d.works.Load()).String() }
 
 // DialSpare is Dial for a connection that nobody waits for: while WebSocket works,
-// it tries once whether bare SPDY does, too. That is so when anything has come
-// that way, and later connections then take it.
+// it tries once whether bare SPDY does, too. That is so when a frame has come that
+// way, and later connections then take it.
 func (d *Dialer) DialSpare(ctx context.Context, pod Pod) (net.Conn, error) {
 	if transport(d.works.Load()) != webSocket || d.tried.Swap(true) {
 		return d.Dial(ctx, pod)
@@ -60,7 +59,7 @@ func (d *Dialer) DialSpare(ctx context.Context, pod Pod) (net.Conn, error) {
 	if err != nil {
 		return d.Dial(ctx, pod)
 	}
-	return &triedConn{Conn: conn, works: sync.OnceFunc(func() { d.works.Store(int32(bareSPDY)) })}, nil
+	return &triedConn{Conn: conn, works: func() { d.works.Store(int32(bareSPDY)) }}, nil
 }
 
 // A webSocketConn is outdated as soon as something better works.
@@ -72,16 +71,21 @@ type webSocketConn struct {
 // Outdated implements [Outdater].
 func (c webSocketConn) Outdated() bool { return transport(c.dialer.works.Load()) == bareSPDY }
 
-// A triedConn tells when something comes.
+// A triedConn tells when a frame comes. What comes first is a control frame, or not
+// from the node: a proxy may have answered for it.
 type triedConn struct {
 	net.Conn
 	works func()
+	heard bool
 }
 
 func (c *triedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
-	if n > 0 {
-		c.works()
+	if n > 0 && !c.heard {
+		c.heard = true
+		if p[0] == 1<<7 {
+			c.works()
+		}
 	}
 	return n, err
 }

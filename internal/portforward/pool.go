@@ -193,8 +193,11 @@ func (p *Pool) ProbeUpgrade(ctx context.Context, pod Pod) error {
 func (p *Pool) prove(ctx context.Context, pc *podConns, s *session) error {
 	v, err := s.ping(ctx, p.pingTimeout())
 	if v != alive && ctx.Err() != nil {
-		p.keep(pc, s) // nothing is known about it
+		p.keep(pc, s) // nothing new is known about it
 		return context.Cause(ctx)
+	}
+	if v == unclear { // with no lease, nothing excuses that
+		err = errNoAnswer
 	}
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrLinkDead, err)
@@ -554,10 +557,10 @@ func (p *Pool) recycle(l *Lease) {
 }
 
 // keep makes the session available to the next lease, or closes it if there
-// are enough.
+// are enough, or if nothing has ever come on it.
 func (p *Pool) keep(pc *podConns, s *session) {
 	p.mu.Lock()
-	usable := !p.closed && !pc.isRetired() && s.usable()
+	usable := !p.closed && !pc.isRetired() && s.usable() && s.seen.Load() > 0
 	enough := !usable || (len(pc.idle) >= p.maxIdle() || p.isOverCaps(pc)) && !p.isAwaited(pc)
 	switch {
 	case usable && pc.offer(s):
