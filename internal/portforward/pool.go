@@ -297,6 +297,9 @@ func (p *Pool) dialInTurn(ctx context.Context, pc *podConns) (s *session, fresh 
 		p.mu.Lock()
 		pc.dialing--
 		p.drop(pc) // it may have died meanwhile
+		if err != nil {
+			p.serve()
+		}
 		p.mu.Unlock()
 		return s, false, err
 	}

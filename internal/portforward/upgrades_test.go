@@ -3,6 +3,7 @@ package portforward
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -65,4 +66,40 @@ func TestTrialWantsAFrame(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whoever waits for a place is told when another gives up waiting to upgrade.
+func TestGivenUpTurnIsPassedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		failure := errors.New("no upgrade today")
+		p := &Pool{MaxPerPod: 1, Dial: func(ctx context.Context, pod Pod) (net.Conn, error) {
+			if pod.Name != "pod" {
+				<-ctx.Done()
+			}
+			return nil, failure
+		}}
+		defer p.Close()
+		open := func(name string, patience time.Duration) <-chan error {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			result := make(chan error, 1)
+			go func() {
+				defer cancel()
+				_, err := p.Open(ctx, Pod{Name: name}, 80)
+				result <- err
+			}()
+			synctest.Wait()
+			return result
+		}
+		for n := range maxDialing {
+			open(fmt.Sprint("another ", n), time.Hour)
+		}
+		first := open("pod", turnTime/2)
+		second := open("pod", 2*turnTime)
+		if err := <-first; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the first: %v; want %v", err, context.DeadlineExceeded)
+		}
+		if err := <-second; !errors.Is(err, failure) {
+			t.Errorf("the second: %v; want %v", err, failure)
+		}
+	})
 }
