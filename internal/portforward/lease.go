@@ -498,7 +498,7 @@ func (l *Lease) Close() error {
 // has connected to the app, which it has if anything came from there.
 func (l *Lease) isSettled() bool {
 	received := l.received.Load()
-	return l.sent.Load() <= 1 && 0 < received && received <= strays && len(l.chunks) == 0 && !(l.inbox != nil && !l.inbox.isEmpty())
+	return l.sent.Load() <= 1 && 0 < received && received <= strays && !l.hasUnread()
 }
 
 // Retiring is closed when the pool was told that the pod is going away.

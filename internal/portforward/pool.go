@@ -659,7 +659,7 @@ func (p *Pool) Usage(pod Pod) Usage {
 	return u
 }
 
-// Pods lists the pods to which there are upgraded connections.
+// Pods lists the pods to which there are upgraded connections, or will be soon.
 func (p *Pool) Pods() []Pod {
 	p.mu.Lock()
 	defer p.mu.Unlock()

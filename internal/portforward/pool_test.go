@@ -284,7 +284,10 @@ func TestDoesNotReuseAfterBytesThatNobodyReads(t *testing.T) {
 				exchange(t, l, "he")
 				exchange(t, l, "llo")
 				l.Close()
-				await.Until(t, "it to be ready for reuse", func() bool { return p.Usage(pod).Idle == 1 })
+				await.Until(t, "it to be ready for reuse, or given up", func() bool { // on a busy machine
+					u := p.Usage(pod)
+					return u.Idle == 1 || u.Upgraded == 0
+				})
 			}
 			l := open(t, p, pod, sourcePort)
 			fmt.Fprintln(l, 5)
