@@ -18,7 +18,7 @@ import (
 // first, which passes proxies and gateways that know nothing of SPDY, then as
 // bare SPDY, which older servers and roles without "get" on pods/portforward
 // need, and which costs every server on the way less. It remembers what worked,
-// and what is better. It may be used concurrently.
+// and what is better, until that brings nothing. It may be used concurrently.
 type Dialer struct {
 	config *rest.Config
 	base   *url.URL
@@ -59,7 +59,7 @@ func (d *Dialer) DialSpare(ctx context.Context, pod Pod) (net.Conn, error) {
 	if err != nil {
 		return d.Dial(ctx, pod)
 	}
-	return &triedConn{Conn: conn, works: func() { d.works.Store(int32(bareSPDY)) }}, nil
+	return &spdyConn{Conn: conn, dialer: d}, nil
 }
 
 // A webSocketConn is outdated as soon as something better works.
@@ -71,23 +71,35 @@ type webSocketConn struct {
 // Outdated implements [Outdater].
 func (c webSocketConn) Outdated() bool { return transport(c.dialer.works.Load()) == bareSPDY }
 
-// A triedConn tells when a frame comes. What comes first is a control frame, or not
-// from the node: a proxy may have answered for it.
-type triedConn struct {
+// A spdyConn teaches its dialer whether bare SPDY works. What comes first is a
+// control frame, or not from the node: a proxy may have answered for it, and may
+// pass nothing.
+type spdyConn struct {
 	net.Conn
-	works func()
-	heard bool
+	dialer *Dialer
+	heard  bool // for the reader
+	works  atomic.Bool
 }
 
-func (c *triedConn) Read(p []byte) (int, error) {
+func (c *spdyConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 && !c.heard {
 		c.heard = true
 		if p[0] == 1<<7 {
-			c.works()
+			c.works.Store(true)
+			c.dialer.works.Store(int32(bareSPDY))
 		}
 	}
 	return n, err
+}
+
+// Close has it found out again if it has not been seen to work: on another
+// network it may not.
+func (c *spdyConn) Close() error {
+	if !c.works.Load() && c.dialer.works.CompareAndSwap(int32(bareSPDY), int32(webSocket)) {
+		c.dialer.tried.Store(false)
+	}
+	return c.Conn.Close()
 }
 
 func (d *Dialer) target(pod Pod) string {
@@ -109,9 +121,9 @@ func (d *Dialer) Dial(ctx context.Context, pod Pod) (net.Conn, error) {
 		if err == nil {
 			d.works.CompareAndSwap(works, int32(t)) // unless another one has learnt more meanwhile
 			if t == webSocket {
-				conn = webSocketConn{conn, d}
+				return webSocketConn{conn, d}, nil
 			}
-			return conn, nil
+			return &spdyConn{Conn: conn, dialer: d}, nil
 		}
 		// The first error is the better one, unless only the second came from
 		// the API server itself.

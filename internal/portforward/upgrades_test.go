@@ -41,28 +41,36 @@ func TestUnprovenIsNotKept(t *testing.T) {
 }
 
 // Bare SPDY works where a frame comes, and not where a proxy says 101 and then
-// something else.
-func TestTrialWantsAFrame(t *testing.T) {
+// something else, or nothing.
+func TestSPDYIsJudgedByWhatComes(t *testing.T) {
+	reply := string(appendPing(nil, 1))
 	tests := []struct {
 		name, comes string
-		want        bool
+		before      transport
+		want        transport
+		again       bool // it is tried
 	}{
-		{"nothing", "", false},
-		{"an answer to a ping", string(appendPing(nil, 1)), true},
-		{"a page", "HTTP/1.1 400 Bad Request\r\n\r\n\x80", false},
+		{"a trial that brings nothing", "", webSocket, webSocket, false},
+		{"a trial that brings an answer to a ping", reply, webSocket, bareSPDY, false},
+		{"a trial that brings a page", "HTTP/1.1 400 Bad Request\r\n\r\n\x80", webSocket, webSocket, false},
+		{"a later one that brings an answer", reply, bareSPDY, bareSPDY, false},
+		{"a later one that brings nothing", "", bareSPDY, webSocket, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			worked := false
-			c := &triedConn{Conn: scripted{strings.NewReader(tt.comes)}, works: func() { worked = true }}
+			d := new(Dialer)
+			d.works.Store(int32(tt.before))
+			d.tried.Store(true)
+			c := &spdyConn{Conn: scripted{strings.NewReader(tt.comes)}, dialer: d}
 			var b [1]byte
 			for {
 				if _, err := c.Read(b[:]); err != nil {
 					break
 				}
 			}
-			if worked != tt.want {
-				t.Errorf("works: %v; want %v", worked, tt.want)
+			c.Close()
+			if got := transport(d.works.Load()); got != tt.want || d.tried.Load() == tt.again {
+				t.Errorf("works: %v, tried again: %v; want %v, %v", got, !d.tried.Load(), tt.want, tt.again)
 			}
 		})
 	}
