@@ -14,8 +14,9 @@ import (
 
 // errorDelay is how long the error stream may stay open after the data stream
 // has ended, until that is taken for a clean end. It follows within a
-// millisecond from containerd.
-const errorDelay = 500 * time.Millisecond
+// millisecond from containerd, but on a shared connection the reader may first
+// have to wait for the owners of all other leases.
+const errorDelay = maxShared * patience
 
 // A Lease is one connection to a port of a pod, with an upgraded connection to
 // itself as long as there may be more of them. It is a net.Conn with CloseWrite

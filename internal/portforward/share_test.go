@@ -571,3 +571,24 @@ func TestPartWithoutASeat(t *testing.T) {
 		}
 	})
 }
+
+// Why a lease has ended may come after what others are too slow to read.
+func TestRefusalBehindSlowOwners(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, v := shared(t)
+		all := openSeats(t, s, maxShared)
+		synctest.Wait()
+		refused := all[0]
+		v.sends <- appendDataHeader(nil, refused.dataID, flagFin, 0)
+		for _, slow := range all[1:] {
+			for range maxUnread/maxDataLen + 1 {
+				v.sends <- append(appendDataHeader(nil, slow.dataID, 0, maxDataLen), make([]byte, maxDataLen)...)
+			}
+		}
+		text := "connection refused"
+		v.sends <- append(appendDataHeader(nil, refused.errorID, flagFin, len(text)), text...)
+		if _, err := refused.Read(make([]byte, 1)); !errors.Is(err, ErrRefused) {
+			t.Errorf("read: %v; want %v", err, ErrRefused)
+		}
+	})
+}
