@@ -137,7 +137,10 @@ func (p *Pool) Open(ctx context.Context, pod Pod, port uint16) (*Lease, error) {
 		l, err := place.open(ctx, port)
 		if err != nil {
 			p.giveUp(pc, place)
-			if fresh || ctx.Err() != nil {
+			switch {
+			case ctx.Err() != nil:
+				return nil, context.Cause(ctx)
+			case fresh:
 				return nil, err
 			}
 			continue // it died while it was idle

@@ -40,6 +40,25 @@ func TestUnprovenIsNotKept(t *testing.T) {
 	})
 }
 
+// Whoever gives up is told so, and not that the connection was to blame.
+func TestOpenIsCancelledWhileOthersWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe() // which reads nothing
+		defer far.Close()
+		p := &Pool{MaxPerPod: 1, PingInterval: time.Hour, Dial: func(context.Context, Pod) (net.Conn, error) { return near, nil }}
+		defer p.Close()
+		if _, err := p.Open(t.Context(), Pod{Name: "pod"}, 80); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * openWait) // its first frames are being written
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		if _, err := p.Open(ctx, Pod{Name: "pod"}, 80); !errors.Is(err, context.Canceled) {
+			t.Errorf("open: %v; want %v", err, context.Canceled)
+		}
+	})
+}
+
 // Bare SPDY works where a frame comes, and not where a proxy says 101 and then
 // something else, or nothing.
 func TestSPDYIsJudgedByWhatComes(t *testing.T) {
