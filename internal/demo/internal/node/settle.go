@@ -27,6 +27,8 @@ type settlingConn struct {
 	// Only the reading goroutine touches these.
 	incoming parser
 	held     []byte
+	early    uint32 // stream that is reset, and not replied to yet
+	later    []byte // the last byte of its reset, and what comes after
 
 	mu       sync.Mutex
 	outgoing parser
@@ -65,12 +67,23 @@ func (c *settlingConn) Read(b []byte) (int, error) {
 		c.held = c.held[n:]
 		return n, nil
 	}
-	n, err := c.Conn.Read(b)
-	if n == 0 && err != nil {
-		c.settle()
-		return 0, err
+	n, at := 0, 0
+	if len(c.later) > 0 {
+		if c.early != 0 {
+			c.awaitReply(c.early)
+			c.early, at = 0, 1
+		}
+		n = copy(b, c.later)
+		c.later = c.later[n:]
+	} else {
+		var err error
+		n, err = c.Conn.Read(b)
+		if n == 0 && err != nil {
+			c.settle()
+			return 0, err
+		}
 	}
-	for at := 0; at < n; {
+	for at < n {
 		used, kind, id := c.incoming.next(b[at:n])
 		at += used
 		switch kind {
@@ -78,6 +91,17 @@ func (c *settlingConn) Read(b []byte) (int, error) {
 			c.mu.Lock()
 			c.open[id] = true
 			c.mu.Unlock()
+		case rstStream:
+			c.mu.Lock()
+			early := c.open[id]
+			c.mu.Unlock()
+			switch {
+			case early && at == 1:
+				c.awaitReply(id)
+			case early:
+				c.early, c.later = id, append(bytes.Clone(b[at-1:n]), c.later...)
+				return at - 1, nil
+			}
 		case goAway:
 			if at == 1 {
 				c.settle()
@@ -121,27 +145,39 @@ func (c *settlingConn) Close() error {
 // settle waits until the server has done what it has to.
 func (c *settlingConn) settle() {
 	c.dying()
-	limit := time.NewTimer(settleLimit)
-	defer limit.Stop()
-	for waiting := true; waiting; {
-		replied := c.replied.Wait()
-		c.mu.Lock()
-		waiting = len(c.open) > 0 && !c.dead
-		c.mu.Unlock()
-		if waiting {
-			select {
-			case <-replied:
-			case <-limit.C:
-				waiting = false
-			}
-		}
-	}
+	c.await(func() bool { return len(c.open) == 0 || c.dead })
 	pause := time.NewTimer(settlePause)
 	defer pause.Stop()
 	<-pause.C
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dead = true
+}
+
+// awaitReply waits until a stream was replied to. If its reset comes before that,
+// whoever writes to it waits for ever (spdystream v0.5.1).
+func (c *settlingConn) awaitReply(stream uint32) {
+	c.await(func() bool { return !c.open[stream] })
+}
+
+// await waits until ok reports true, with mu held, or not much longer.
+func (c *settlingConn) await(ok func() bool) {
+	limit := time.NewTimer(settleLimit)
+	defer limit.Stop()
+	for {
+		replied := c.replied.Wait()
+		c.mu.Lock()
+		done := ok()
+		c.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-replied:
+		case <-limit.C:
+			return
+		}
+	}
 }
 
 // A parser finds the frames in a stream of SPDY/3.1.
