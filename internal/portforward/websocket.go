@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 )
 
 // Opcodes and limits of WebSocket frames (RFC 6455, 5.2 and 5.5).
@@ -173,7 +174,10 @@ func closeReason(payload []byte) error {
 	}
 	const normal, goingAway = 1000, 1001
 	code := binary.BigEndian.Uint16(payload)
-	if code == normal || code == goingAway {
+	switch {
+	case !utf8.Valid(payload[2:]):
+		return errors.New("websocket: closed for a reason that is not text")
+	case code == normal || code == goingAway:
 		return io.EOF
 	}
 	return fmt.Errorf("the WebSocket was closed: %d %s", code, payload[2:])
