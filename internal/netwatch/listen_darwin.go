@@ -2,7 +2,6 @@ package netwatch
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 
@@ -22,16 +21,5 @@ func listen(ctx context.Context, event func()) error {
 	}
 	socket := os.NewFile(uintptr(fd), "route")
 	defer socket.Close()
-	defer context.AfterFunc(ctx, func() { socket.Close() })()
-	event() // what has changed until now
-	for message := make([]byte, 4096); ; {
-		_, err := socket.Read(message)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil && !errors.Is(err, unix.ENOBUFS): // that is too many at once
-			return fmt.Errorf("route socket: %w", err)
-		}
-		event()
-	}
+	return hear(ctx, socket, event)
 }

@@ -3,7 +3,6 @@ package netwatch
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -26,19 +25,7 @@ func listen(ctx context.Context, event func()) error {
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: uint32(groups)}); err != nil {
 		return fmt.Errorf("netlink socket: %w", err)
 	}
-	defer context.AfterFunc(ctx, func() { socket.Close() })()
-	event() // what has changed until now
-	// What the messages say does not matter: describe reads all of it.
-	for message := make([]byte, 4096); ; {
-		_, err := socket.Read(message)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil && !errors.Is(err, unix.ENOBUFS): // that is too many at once
-			return fmt.Errorf("netlink socket: %w", err)
-		}
-		event()
-	}
+	return hear(ctx, socket, event) // what the messages say does not matter: describe reads all of it
 }
 
 // attrFlags are the bits of an attribute's type that are none: NLA_F_NESTED and

@@ -61,11 +61,17 @@ func (s *session) debtOfLease() *debt {
 func (s *session) expectPong() (id uint32, pong <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	id = s.nextPing
-	s.nextPing = (s.nextPing + 2) & 0x7fffffff
+	id = s.pingID()
 	answered := make(chan struct{})
 	s.pongs[id] = answered
 	return id, answered
+}
+
+// pingID is the identifier of the next ping; mu is held.
+func (s *session) pingID() uint32 {
+	id := s.nextPing
+	s.nextPing = (s.nextPing + 2) & 0x7fffffff
+	return id
 }
 
 func (s *session) forgetPong(id uint32) {
@@ -170,12 +176,8 @@ func (s *session) streamIDs() (errorID, dataID uint32) {
 	for workerOf(errorID) == s.nextPinged() {
 		errorID += 2
 	}
-	dataID = errorID + 2
-	for workerOf(dataID) != s.nextPinged() {
-		dataID += 2
-	}
-	s.nextID = dataID + 2
-	return errorID, dataID
+	s.nextID = errorID + 2
+	return errorID, s.nextIDOf(s.nextPinged())
 }
 
 // A vitality is what a ping has found out.

@@ -4,15 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net"
 	"slices"
 	"sync"
 	"time"
-
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
 // A Pod is one incarnation of a pod. It is comparable; a pod that was
@@ -29,12 +26,6 @@ const (
 	// handOver is for how long a lease waits for a connection that is being
 	// recycled, instead of upgrading another.
 	handOver = 20 * time.Millisecond
-	// maxDialing is how many upgraded connections are made at once for leases, and
-	// turnTime how long one of those counts.
-	maxDialing = 8
-	turnTime   = time.Second
-	// spareTimeout bounds an upgrade that no lease waits for.
-	spareTimeout = 10 * time.Second
 )
 
 // A Pool keeps upgraded connections to the pods of one cluster. Every field
@@ -163,58 +154,6 @@ func (p *Pool) Open(ctx context.Context, pod Pod, port uint16) (*Lease, error) {
 	}
 }
 
-// Probe proves that the pod can be reached, up to and including its node's
-// container runtime, and leaves an idle upgraded connection behind. It opens
-// no connection to the app. If there is none that is idle, it upgrades another
-// even beyond the caps, and then keeps none.
-func (p *Pool) Probe(ctx context.Context, pod Pod) error {
-	p.mu.Lock()
-	pc := p.connsOf(pod)
-	s, spent := pc.takeIdle()
-	p.mu.Unlock()
-	end(spent)
-	if s == nil {
-		return p.ProbeUpgrade(ctx, pod)
-	}
-	return p.prove(ctx, pc, s)
-}
-
-// ProbeUpgrade is Probe with an upgraded connection of its own: it proves that
-// upgrades are allowed, too.
-func (p *Pool) ProbeUpgrade(ctx context.Context, pod Pod) error {
-	p.mu.Lock()
-	pc := p.connsOf(pod)
-	pc.dialing++
-	p.mu.Unlock()
-	s, err := p.dial(ctx, pc, p.Dial)
-	if err != nil {
-		return err
-	}
-	return p.prove(ctx, pc, s)
-}
-
-func (p *Pool) prove(ctx context.Context, pc *podConns, s *session) error {
-	v, err := s.ping(ctx, p.pingTimeout())
-	if v != alive && ctx.Err() != nil {
-		p.keep(pc, s) // nothing new is known about it
-		return context.Cause(ctx)
-	}
-	if v == unclear { // with no lease, nothing excuses that
-		err = errNoAnswer
-	}
-	if err != nil {
-		err = fmt.Errorf("%w: %w", ErrLinkDead, err)
-		s.fail(err)
-		return err
-	}
-	if v == alive {
-		p.proved(pc)
-	}
-	p.keep(pc, s)
-	p.changed()
-	return nil
-}
-
 // takeIdle takes the idle session that was used last, and those with it that
 // cannot be used any more; mu is held.
 func (pc *podConns) takeIdle() (s *session, spent []*session) {
@@ -273,119 +212,6 @@ func (pc *podConns) offer(s *session) bool {
 	return true
 }
 
-// dialSpare upgrades a connection for a later lease. That it fails is the
-// later lease's to tell.
-func (p *Pool) dialSpare(pc *podConns) {
-	limited, cancel := context.WithTimeout(p.lifetime(), spareTimeout)
-	defer cancel()
-	s, err := p.dial(limited, pc, p.DialSpare)
-	p.mu.Lock()
-	pc.sparing = false
-	p.mu.Unlock()
-	if err == nil {
-		err = p.prove(limited, pc, s)
-	}
-	if err != nil {
-		p.log().Debug("no spare connection", "pod", pc.pod, "err", err)
-	}
-}
-
-// dialInTurn makes an upgraded connection for a lease when not many others are
-// being made, unless one is idle before that. If many come at once, as after the
-// network was away, the first would else wait for all the others; and most can
-// have what the first leave. The caller has counted it in pc.dialing.
-func (p *Pool) dialInTurn(ctx context.Context, pc *podConns) (s *session, fresh bool, err error) {
-	s, done, err := p.turnToDial(ctx, pc)
-	if s != nil || err != nil {
-		p.mu.Lock()
-		pc.dialing--
-		p.drop(pc) // it may have died meanwhile
-		if err != nil {
-			p.serve()
-		}
-		p.mu.Unlock()
-		return s, false, err
-	}
-	defer done()
-	s, err = p.dial(ctx, pc, p.Dial)
-	return s, true, err
-}
-
-// turnToDial waits for a turn to dial, which the caller must say is over, or for
-// an idle session.
-func (p *Pool) turnToDial(ctx context.Context, pc *podConns) (s *session, done func(), err error) {
-	w := make(chan *session, 1)
-	p.mu.Lock()
-	if p.turns == nil {
-		p.turns = make(chan struct{}, maxDialing)
-	}
-	turns := p.turns
-	pc.inLine = append(pc.inLine, w)
-	p.mu.Unlock()
-	over := p.lifetime().Done()
-	mine := false
-	select {
-	case turns <- struct{}{}:
-		mine = true
-	case s = <-w:
-		return s, nil, nil
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	case <-over:
-		err = ErrClosed
-	}
-	p.mu.Lock()
-	if i := slices.Index(pc.inLine, w); i >= 0 {
-		pc.inLine = slices.Delete(pc.inLine, i, i+1)
-	} else {
-		s, err = <-w, nil // it came meanwhile
-	}
-	p.mu.Unlock()
-	if !mine {
-		return s, nil, err
-	}
-	release := sync.OnceFunc(func() { <-turns })
-	if s != nil {
-		release()
-		return s, nil, nil
-	}
-	overdue := time.AfterFunc(turnTime, release) // what hangs must not hold up the others
-	return nil, func() { overdue.Stop(); release() }, nil
-}
-
-// dial makes an upgraded connection. The caller has counted it in pc.dialing.
-func (p *Pool) dial(ctx context.Context, pc *podConns, upgrade func(context.Context, Pod) (net.Conn, error)) (*session, error) {
-	conn, err := p.dialUnlessClosed(ctx, pc.pod, upgrade)
-	p.mu.Lock()
-	pc.dialing--
-	switch {
-	case err != nil:
-		p.drop(pc)
-		p.serve()
-		p.mu.Unlock()
-		return nil, err
-	case p.closed:
-		p.drop(pc)
-		p.mu.Unlock()
-		conn.Close()
-		return nil, ErrClosed
-	}
-	s := newSession(conn)
-	p.adopt(pc, s)
-	p.mu.Unlock()
-	return s, nil
-}
-
-func (p *Pool) dialUnlessClosed(ctx context.Context, pod Pod, upgrade func(context.Context, Pod) (net.Conn, error)) (net.Conn, error) {
-	p.mu.Lock()
-	closed := p.closed
-	p.mu.Unlock()
-	if closed {
-		return nil, ErrClosed
-	}
-	return upgrade(ctx, pod)
-}
-
 // connsOf returns what there is of a pod; mu is held.
 func (p *Pool) connsOf(pod Pod) *podConns {
 	pc := p.pods[pod]
@@ -427,50 +253,6 @@ func (p *Pool) adopt(pc *podConns, s *session) {
 			gone:      func() bool { return p.isGone(pc) },
 		})
 	})
-}
-
-// A question is asked once by whoever asks first, and answered to all.
-type question struct {
-	answered chan struct{}
-	yes      bool // once answered
-}
-
-// reachable finds out by another upgraded connection whether a pod can be
-// reached to which one is silent.
-func (p *Pool) reachable(ctx context.Context, pc *podConns) bool {
-	p.mu.Lock()
-	if p.closed {
-		p.mu.Unlock()
-		return true
-	}
-	q := pc.question
-	if q == nil {
-		q = &question{answered: make(chan struct{})}
-		pc.question = q
-		p.running.Go(func() {
-			yes := p.canReach(pc.pod)
-			p.mu.Lock()
-			q.yes, pc.question = yes, nil
-			p.mu.Unlock()
-			close(q.answered)
-		})
-	}
-	p.mu.Unlock()
-	select {
-	case <-q.answered:
-		return q.yes
-	case <-ctx.Done():
-		return true // nobody wants to know any more
-	}
-}
-
-func (p *Pool) canReach(pod Pod) bool {
-	limited, cancel := context.WithTimeout(p.lifetime(), p.pingTimeout())
-	defer cancel()
-	err := p.ProbeUpgrade(limited, pod)
-	return err == nil || errors.Is(err, ErrClosed) ||
-		// Whoever refuses the upgrade to us says nothing about the pod.
-		apierrors.IsUnauthorized(err) || apierrors.IsForbidden(err) || apierrors.IsTooManyRequests(err)
 }
 
 // lifetime is done when the pool is closed.

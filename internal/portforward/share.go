@@ -294,8 +294,7 @@ func (s *session) appendRound(dst []byte) (_ []byte, id uint32) {
 		return dst, 0
 	}
 	for range serverWorkers {
-		next := s.nextPing
-		s.nextPing = (s.nextPing + 2) & 0x7fffffff
+		next := s.pingID()
 		t := &s.seats[s.nextPinged()]
 		t.marks = append(t.marks, mark{next, t.sent})
 		if s.nextPinged() == errorWorker {

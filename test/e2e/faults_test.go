@@ -253,16 +253,33 @@ func TestFaultPausedTransfers(t *testing.T) {
 	t.Logf("after %v: a download of %d MiB, and an echo of %d KiB that nobody had read", pause, size>>20, sent>>10)
 }
 
+// withBystanders forwards the raw Service, and has connections to it that are used
+// all the time. unharmed fails the test if any of them was harmed, or if anything
+// else than they had is left.
+func withBystanders(t *testing.T) (u *user, f status.Forward, unharmed func()) {
+	t.Helper()
+	settle(t)
+	u = newUser(t, 0)
+	u.start()
+	u.run("tunnelctl", "add", "task-tcp", "--wait")
+	f = u.status("task-tcp")
+	bystanders := u.bystanders(t, f)
+	before := u.files()
+	return u, f, func() {
+		t.Helper()
+		for _, b := range bystanders {
+			if err := b.stop(); err != nil {
+				t.Errorf("a connection that was there: %v", err)
+			}
+		}
+		u.mustBeClean(t, "task-tcp", before-len(bystanders))
+	}
+}
+
 // A port that refuses, a thousand times, is a reset each time and hurts no
 // connection that is there.
 func TestFaultRefusedPort(t *testing.T) {
-	settle(t)
-	u := newUser(t, 0)
-	u.start()
-	u.run("tunnelctl", "add", "task-tcp", "--wait")
-	f := u.status("task-tcp")
-	bystanders := u.bystanders(t, f)
-	before := u.files()
+	u, f, unharmed := withBystanders(t)
 	closed := listen(t, f, 9009)
 	storm(1000, 16, func(int) {
 		c, err := net.Dial("tcp", closed)
@@ -278,24 +295,13 @@ func TestFaultRefusedPort(t *testing.T) {
 	if got := u.status("task-tcp"); got.State != status.Degraded || !strings.Contains(got.Cause, "refuses connections to port 9009") {
 		t.Errorf("the state is %s: %s", got.State, got.Cause)
 	}
-	for _, b := range bystanders {
-		if err := b.stop(); err != nil {
-			t.Errorf("a connection that was there: %v", err)
-		}
-	}
-	u.mustBeClean(t, "task-tcp", before-len(bystanders))
+	unharmed()
 }
 
 // A thousand clients that end with RST, at any point of their work, hurt no
 // connection that is there, and leave nothing behind.
 func TestFaultClientsReset(t *testing.T) {
-	settle(t)
-	u := newUser(t, 0)
-	u.start()
-	u.run("tunnelctl", "add", "task-tcp", "--wait")
-	f := u.status("task-tcp")
-	bystanders := u.bystanders(t, f)
-	before := u.files()
+	_, f, unharmed := withBystanders(t)
 	echoAt, sourceAt, sinkAt := listen(t, f, 9000), listen(t, f, 9001), listen(t, f, 9002)
 	ends := []struct {
 		addr string
@@ -338,12 +344,7 @@ func TestFaultClientsReset(t *testing.T) {
 	if err := echo(listen(t, f, 9000)); err != nil {
 		t.Errorf("a new connection: %v", err)
 	}
-	for _, b := range bystanders {
-		if err := b.stop(); err != nil {
-			t.Errorf("a connection that was there: %v", err)
-		}
-	}
-	u.mustBeClean(t, "task-tcp", before-len(bystanders))
+	unharmed()
 }
 
 // storm calls one so many times, some at a time, and waits.
