@@ -135,6 +135,17 @@ func (k *client) check(ctx context.Context) error {
 	return k.core.Get().AbsPath("/version").Do(ctx).Error()
 }
 
+// lookAt asks for a pod: whether it is certain that there is none of that UID any
+// more, or that it has ended, and whether it is about to.
+func (k *client) lookAt(ctx context.Context, pod portforward.Pod) (gone, terminating bool) {
+	var now corev1.Pod
+	err := k.core.Get().Namespace(pod.Namespace).Resource("pods").Name(pod.Name).Do(ctx).Into(&now)
+	if err != nil {
+		return isNotFound(err), false
+	}
+	return string(now.UID) != pod.UID || finished(&now), now.DeletionTimestamp != nil
+}
+
 // close drops idle connections: a request that follows dials anew.
 func (k *client) close() { utilnet.CloseIdleConnectionsFor(k.http.Transport) }
 

@@ -317,6 +317,9 @@ func (c *cluster) use(ws map[forward.Workload]bool) {
 	for w := range c.uses {
 		if !ws[w] {
 			delete(c.uses, w)
+			if n := c.namespaces[w.Namespace]; n != nil {
+				n.forget(w)
+			}
 			left = true
 		}
 	}

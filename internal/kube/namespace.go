@@ -135,6 +135,13 @@ func (n *namespace) view(w forward.Workload) view {
 	return v.view
 }
 
+// forget drops what was made for w, which is not configured any more.
+func (n *namespace) forget(w forward.Workload) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.views, w)
+}
+
 func (n *namespace) join(w forward.Workload) view {
 	switch w.Kind {
 	case forward.Service:

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/tunneld/tunneld/internal/forward"
 	"github.com/tunneld/tunneld/internal/portforward"
 	"github.com/tunneld/tunneld/internal/status"
@@ -265,10 +263,7 @@ func (c *cluster) askAfter(ctx context.Context, by *client, pod portforward.Pod)
 	c.running.Go(func() {
 		limited, cancel := context.WithTimeout(ctx, c.timing.Ping)
 		defer cancel()
-		var now corev1.Pod
-		err := by.core.Get().Namespace(pod.Namespace).Resource("pods").Name(pod.Name).Do(limited).Into(&now)
-		gone := err == nil && (string(now.UID) != pod.UID || finished(&now))
-		if gone || isNotFound(err) {
+		if gone, _ := by.lookAt(limited, pod); gone {
 			c.log.Debug("a pod with connections is gone", "pod", pod)
 			c.pool.SetGone(pod)
 		}

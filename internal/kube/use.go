@@ -14,7 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/tunneld/tunneld/internal/forward"
@@ -197,6 +196,11 @@ func (c *cluster) unreached(pod portforward.Pod, err error) string {
 	return fmt.Sprintf("pod %s cannot be reached: %v", pod.Name, err)
 }
 
+// lessCrowded is what to do about that.
+func lessCrowded(w forward.Workload) string {
+	return fmt.Sprintf("close connections that are not needed, or give %s more pods", w.Ref())
+}
+
 // crowded is why connections to a pod wait for others to end.
 func crowded(pod portforward.Pod, u portforward.Usage) string {
 	return fmt.Sprintf("pod %s has %d connections, and there can be no more at a time", pod.Name, u.Leases)
@@ -233,7 +237,7 @@ func (c *cluster) dial(ctx context.Context, e forward.Endpoint) (forward.Conn, e
 	}
 	cond := status.Condition{State: status.Degraded, Cause: c.unreached(podOf(w, b), err), Hint: w.Kubectl("get pods")}
 	if errors.Is(err, portforward.ErrBusy) {
-		cond.Hint = fmt.Sprintf("close connections that are not needed, or give %s more pods", w.Ref())
+		cond.Hint = lessCrowded(w)
 	}
 	return nil, &forward.Error{Kind: forward.ErrNotDelivered, Err: err, Condition: cond}
 }
@@ -425,9 +429,8 @@ func (c *conn) goingAway() bool {
 func (c *cluster) isLeaving(e forward.Endpoint) bool {
 	limited, cancel := context.WithTimeout(context.Background(), c.timing.Answer)
 	defer cancel()
-	var now corev1.Pod
-	err := c.client.core.Get().Namespace(e.Target.Namespace).Resource("pods").Name(e.Pod).Do(limited).Into(&now)
-	return isNotFound(err) || err == nil && (string(now.UID) != e.UID || now.DeletionTimestamp != nil || finished(&now))
+	gone, terminating := c.client.lookAt(limited, podOf(e.Target.Workload, backend{pod: e.Pod, uid: e.UID}))
+	return gone || terminating
 }
 
 // explain turns a lease's error into one that crosses the line, and remembers
@@ -438,7 +441,7 @@ func (c *conn) explain(err error) error {
 		return &forward.Error{Kind: forward.ErrInterrupted, Err: err, Condition: status.Condition{
 			State: status.Degraded,
 			Cause: fmt.Sprintf("pod %s has so many connections that they share, and this one was read too slowly", c.endpoint.Pod),
-			Hint:  fmt.Sprintf("close connections that are not needed, or give %s more pods", c.endpoint.Target.Ref()),
+			Hint:  lessCrowded(c.endpoint.Target.Workload),
 		}}
 	}
 	said, isStream := errors.AsType[*portforward.StreamError](err)
