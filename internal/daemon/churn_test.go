@@ -39,12 +39,13 @@ func TestNothingStaysOfConnectionsAndPods(t *testing.T) {
 	web := h.awaitState(t, "web", status.Idle)
 	client := h.client(t, web)
 
-	// Some rounds first, so that all is there that will stay.
-	warm := rounds / 5
+	// Some rounds first, so that all is there that will stay, and memory has been
+	// as full as it will be: the race detector keeps its part of that.
+	warm := max(rounds/5, 15)
 	failed := h.churn(t, warm, tcp, web, client)
-	before := h.measure(t, client, math.MaxInt)
+	before := h.measure(t, client, math.MaxInt, math.MaxInt)
 	failed += h.churn(t, rounds-warm, tcp, web, client)
-	after := h.measure(t, client, before.goroutines+10)
+	after := h.measure(t, client, before.goroutines+10, before.heap+8<<20)
 
 	t.Logf("%d connections, %d of them cut, %d pods: %s, then %s", 10*rounds, failed, rounds, before, after)
 	// A round cuts what goes to its pod at the time.
@@ -53,9 +54,6 @@ func TestNothingStaysOfConnectionsAndPods(t *testing.T) {
 	}
 	if n := after.files - before.files; n > 10 {
 		t.Errorf("%d open files more", n)
-	}
-	if n := after.heap - before.heap; n > 8<<20 {
-		t.Errorf("%d KiB more on the heap", n>>10)
 	}
 	if n := after.resident - before.resident; n > 64<<20 {
 		t.Errorf("%d KiB more resident", n>>10)
@@ -134,8 +132,9 @@ func (h holdings) String() string {
 }
 
 // measure waits until nobody uses the daemon, and it uses nobody, with no more
-// goroutines than given.
-func (h *harness) measure(t *testing.T, client *http.Client, most int) holdings {
+// goroutines, and bytes on the heap, than given: the embedded cluster's side of a
+// connection, which is a megabyte, ends a little later than ours.
+func (h *harness) measure(t *testing.T, client *http.Client, most, heap int) holdings {
 	t.Helper()
 	client.CloseIdleConnections()
 	await.Until(t, "all connections to have ended", func() bool {
@@ -170,10 +169,13 @@ func (h *harness) measure(t *testing.T, client *http.Client, most int) holdings 
 		}
 		has.addresses[file.Name()] = string(data)
 	}
-	var mem runtime.MemStats
-	debug.FreeOSMemory() // which collects, too
-	runtime.ReadMemStats(&mem)
-	has.heap = int(mem.HeapAlloc)
+	await.Until(t, fmt.Sprintf("at most %d KiB on the heap", heap>>10), func() bool {
+		var mem runtime.MemStats
+		debug.FreeOSMemory() // which collects, too
+		runtime.ReadMemStats(&mem)
+		has.heap = int(mem.HeapAlloc)
+		return has.heap <= heap
+	})
 	if files, err := os.ReadDir("/proc/self/fd"); err == nil { // on Linux
 		has.files = len(files)
 	}
