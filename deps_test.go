@@ -32,6 +32,8 @@ var mayImport = map[string][]string{
 	"internal/kube":        {"forward", "nearest", "portforward", "status"},
 	"internal/gateway":     {"forward", "status", "tls"},
 	"internal/dns":         {},
+	"internal/osdns":       {},
+	"internal/helper":      {"osdns"},
 	"internal/tls":         {},
 	"internal/config":      {"atomicfile", "forward", "nearest"},
 	"internal/localapi":    {"lockfile", "status"},
@@ -41,8 +43,9 @@ var mayImport = map[string][]string{
 
 	"internal/demo": {}, // but for what is inside of it
 
-	"cmd/tunneld":   {"config", "daemon", "demo", "localapi", "statedir", "status", "usage", "version"},
-	"cmd/tunnelctl": {"localapi", "status", "usage", "version"},
+	"cmd/tunneld-helper": {"helper", "osdns", "usage", "version"},
+	"cmd/tunneld":        {"config", "daemon", "demo", "localapi", "statedir", "status", "usage", "version"},
+	"cmd/tunnelctl":      {"localapi", "status", "usage", "version"},
 
 	// For tests only.
 	"internal/await":     {},
@@ -54,6 +57,8 @@ var mayImport = map[string][]string{
 var mustNotReach = []struct{ pkg, prefix, why string }{
 	{"cmd/tunnelctl", "k8s.io/", "what needs the cluster runs in the daemon: the client starts at once, and needs no credentials"},
 	{"cmd/tunnelctl", "github.com/miekg/dns", "it resolves nothing itself"},
+	{"internal/helper", "k8s.io/", "what runs as root is small, and knows nothing of clusters"},
+	{"internal/helper", "github.com/miekg/dns", "what runs as root is small, and answers no DNS"},
 	{"internal/forward", "k8s.io/", "the data plane knows nothing of Kubernetes"},
 	{"internal/gateway", "k8s.io/", "the proxy reaches pods through forward.Backends"},
 	{"internal/config", "k8s.io/", "the file is not the cluster's"},
