@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"internal/dns":         {},
 	"internal/osdns":       {},
 	"internal/helper":      {"osdns"},
+	"internal/claim":       {"helper", "osdns"},
 	"internal/tls":         {},
 	"internal/config":      {"atomicfile", "forward", "nearest"},
 	"internal/localapi":    {"lockfile", "status"},
