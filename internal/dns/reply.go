@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"net/netip"
+	"strings"
 
 	"github.com/miekg/dns"
 )
@@ -33,6 +34,7 @@ func (s *Server) reply(buf, packet []byte, from netip.Addr, size int) []byte {
 	if q := parse(r, packet); q != nil {
 		size = s.resolve(r, q, size)
 	}
+	s.counts.add(r.Rcode)
 	r.Truncate(size)
 	r.Compress = true
 	out, err := r.PackBuffer(buf)
@@ -91,7 +93,10 @@ func (s *Server) resolve(r, q *dns.Msg, size int) int {
 	if version > 0 {
 		r.Rcode = dns.RcodeBadVers
 	} else {
-		s.Zone().answer(r, q.Question[0])
+		name := strings.ToLower(q.Question[0].Name)
+		if ours := s.Zone().answer(r, q.Question[0], name); !ours && s.Refused != nil {
+			s.Refused(name)
+		}
 		s.trace(r)
 	}
 	if size > ednsSize { // TCP: the OPT's size is about UDP only

@@ -34,8 +34,50 @@ const (
 // does not read.
 type Server struct {
 	Log *slog.Logger // nil: silent; queries are logged at Debug
+	// Refused, if not nil, is told each name that was asked for and is not
+	// under a name of the zone, in lower case and with the final dot: somebody
+	// sends us what is not ours. It is called before the reply is sent, by as
+	// many goroutines as answer at the time, and must not block.
+	Refused func(name string)
 
-	zone atomic.Pointer[Zone]
+	zone   atomic.Pointer[Zone]
+	counts counts
+}
+
+// Stats are how many queries a server has replied to, by rcode.
+type Stats struct {
+	NoError  uint64 // with an answer, or NODATA
+	NXDomain uint64
+	Refused  uint64
+	Other    uint64 // FORMERR, NOTIMP and BADVERS
+}
+
+// Total is how many queries there were.
+func (s Stats) Total() uint64 { return s.NoError + s.NXDomain + s.Refused + s.Other }
+
+type counts struct{ noError, nxDomain, refused, other atomic.Uint64 }
+
+func (c *counts) add(rcode int) {
+	switch rcode {
+	case dns.RcodeSuccess:
+		c.noError.Add(1)
+	case dns.RcodeNameError:
+		c.nxDomain.Add(1)
+	case dns.RcodeRefused:
+		c.refused.Add(1)
+	default:
+		c.other.Add(1)
+	}
+}
+
+// Stats returns what was counted since the server was made.
+func (s *Server) Stats() Stats {
+	return Stats{
+		NoError:  s.counts.noError.Load(),
+		NXDomain: s.counts.nxDomain.Load(),
+		Refused:  s.counts.refused.Load(),
+		Other:    s.counts.other.Load(),
+	}
 }
 
 // SetZone replaces the zone, for the next query on.

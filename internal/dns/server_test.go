@@ -122,6 +122,67 @@ func TestZeroServerRefuses(t *testing.T) {
 	}
 }
 
+func TestRefusedIsTold(t *testing.T) {
+	asked := make(chan string, 1)
+	s := &dns.Server{Refused: func(name string) { asked <- name }}
+	s.SetZone(dns.NewZone(served()))
+	addr := serve(t, s)
+	tests := []struct {
+		ask          string
+		qtype, class uint16
+		want         string
+	}{
+		{"Control.Example.", mdns.TypeA, mdns.ClassINET, "control.example."},
+		{"printer.local.", mdns.TypeAAAA, mdns.ClassINET, "printer.local."},
+		{"local.", mdns.TypeSOA, mdns.ClassINET, "local."},
+		{"version.bind.", mdns.TypeTXT, mdns.ClassCHAOS, "version.bind."},
+		{"task-api.local.", mdns.TypeA, mdns.ClassINET, ""},
+		{"task-api.local.", mdns.TypeAXFR, mdns.ClassINET, ""},
+		{"task-api.local.", mdns.TypeA, mdns.ClassANY, ""},
+		{"a.nothing.local.", mdns.TypeA, mdns.ClassINET, ""},
+	}
+	for _, network := range []string{"udp", "tcp"} {
+		for _, tt := range tests {
+			q := new(mdns.Msg).SetQuestion(tt.ask, tt.qtype)
+			q.Question[0].Qclass = tt.class
+			exchange(t, network, addr, q)
+			got := ""
+			select { // it is told before the reply
+			case got = <-asked:
+			default:
+			}
+			if got != tt.want {
+				t.Errorf("%s, %s of %s: told %q; want %q", network, mdns.TypeToString[tt.qtype], tt.ask, got, tt.want)
+			}
+		}
+	}
+}
+
+func TestStats(t *testing.T) {
+	s := new(dns.Server)
+	s.SetZone(dns.NewZone(served()))
+	want := dns.Stats{}
+	for _, tt := range odd(t) {
+		switch dns.Reply(s, nil, tt.packet, loopback, dns.UDPSize); tt.rcode {
+		case -1: // no query, no reply
+		case mdns.RcodeSuccess:
+			want.NoError++
+		case mdns.RcodeRefused:
+			want.Refused++
+		default:
+			want.Other++
+		}
+	}
+	addr := serve(t, s)
+	for _, network := range []string{"udp", "tcp"} {
+		exchange(t, network, addr, new(mdns.Msg).SetQuestion("a.nothing.local.", mdns.TypeA))
+		want.NXDomain++
+	}
+	if got := s.Stats(); got != want || got.Total() != want.NoError+want.NXDomain+want.Refused+want.Other || want.Refused == 0 {
+		t.Errorf("stats are %+v; want %+v", got, want)
+	}
+}
+
 // The race detector watches here.
 func TestZoneIsSwappedUnderLoad(t *testing.T) {
 	s := &dns.Server{Log: slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug}))}

@@ -170,16 +170,13 @@ func (z *Zone) find(name string) (n *node, apex int) {
 	return nil, -1
 }
 
-// answer completes the reply r to the question q.
-func (z *Zone) answer(r *dns.Msg, q dns.Question) {
-	if q.Qclass != dns.ClassINET || q.Qtype == dns.TypeAXFR || q.Qtype == dns.TypeIXFR {
+// answer completes the reply r to the question q, whose name in lower case is
+// name. It reports whether that is under one of ours.
+func (z *Zone) answer(r *dns.Msg, q dns.Question, name string) (ours bool) {
+	n, apex := z.find(name)
+	if apex < 0 || q.Qclass != dns.ClassINET || q.Qtype == dns.TypeAXFR || q.Qtype == dns.TypeIXFR {
 		r.Rcode = dns.RcodeRefused
-		return
-	}
-	n, apex := z.find(strings.ToLower(q.Name))
-	if apex < 0 {
-		r.Rcode = dns.RcodeRefused
-		return
+		return apex >= 0
 	}
 	r.Authoritative = true
 	switch {
@@ -202,6 +199,7 @@ func (z *Zone) answer(r *dns.Msg, q dns.Question) {
 	if len(r.Answer) == 0 {
 		r.Ns = []dns.RR{soa(q.Name[apex:])}
 	}
+	return true
 }
 
 // records returns the node's data of the type asked for. To ANY it returns the
