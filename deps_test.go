@@ -40,7 +40,7 @@ var mayImport = map[string][]string{
 	"internal/localapi":    {"lockfile", "status"},
 
 	// Only the daemon knows them all.
-	"internal/daemon": {"config", "dns", "forward", "gateway", "kube", "localapi", "logring", "nearest", "netwatch", "statedir", "status", "tls"},
+	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "helper", "kube", "localapi", "logring", "nearest", "netwatch", "osdns", "statedir", "status", "tls"},
 
 	"internal/demo": {}, // but for what is inside of it
 

@@ -68,7 +68,7 @@ Adding the same forward again changes nothing.`,
 				return err
 			}
 		} else {
-			ui.added(answer, all.DNS.Hint)
+			ui.added(answer, namesHint(all.DNS, answer.Forward))
 		}
 		if *wait {
 			return notReady(f, *timeout)

@@ -40,7 +40,7 @@ which browsers resolve by themselves.`,
 		if err != nil {
 			return err
 		}
-		url := openable(found[0], s.DNS.Hint == "")
+		url := openable(found[0], namesHint(s.DNS, found[0]) == "")
 		if url == "" {
 			return &localapi.Error{
 				Message: fmt.Sprintf("%s has no HTTP port that is known", found[0].Name),

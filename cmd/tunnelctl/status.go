@@ -105,6 +105,9 @@ func (u *ui) status(s status.Status, named bool) {
 			}
 			fmt.Fprintf(u.out, ", %d names\n", s.DNS.Names)
 		}
+		if s.DNS.Rung != "" {
+			fmt.Fprintf(u.out, "names resolve by %s (%s)\n", s.DNS.Rung, s.DNS.Why)
+		}
 	}
 	if !named && s.DNS.Hint != "" && len(s.Forwards) > 0 {
 		fmt.Fprintf(u.out, "  hint: %s\n", s.DNS.Hint)
@@ -114,6 +117,7 @@ func (u *ui) status(s status.Status, named bool) {
 		{"configuration", s.Config.Restart},
 		{"configuration", s.Config.Unwatched},
 		{"DNS error", s.DNS.Error},
+		{"names", s.DNS.Problem},
 		{"TLS error", s.TLS.Error},
 	} {
 		if problem.text != "" {
@@ -154,6 +158,9 @@ func ofFile(kubeconfig string) string {
 func (u *ui) details(f status.Forward) {
 	fmt.Fprintf(u.out, "  %s since %s\n", f.State, f.Since.Local().Format(time.DateTime))
 	fmt.Fprintf(u.out, "  names: %s\n", strings.Join(ownNames(f), " "))
+	if len(f.Unresolved) > 0 {
+		fmt.Fprintf(u.out, "  of which this system does not resolve: %s\n", strings.Join(f.Unresolved, " "))
+	}
 	rows := [][]string{{"  PORT", "NAME", "LISTENS ON", "SERVED BY"}}
 	for _, p := range f.Ports {
 		listen := p.Listen
@@ -179,6 +186,15 @@ func (u *ui) details(f status.Forward) {
 	if f.LastError != "" {
 		fmt.Fprintf(u.out, "  last error: %s\n", f.LastError)
 	}
+}
+
+// namesHint says how to reach a forward whose names do not resolve; it is empty if
+// they do.
+func namesHint(d status.DNS, f status.Forward) string {
+	if d.Rung != "" && len(f.Unresolved) == 0 {
+		return ""
+	}
+	return d.Hint
 }
 
 // ownNames are the names that lead to any pod of a forward.

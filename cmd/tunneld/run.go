@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tunneld/tunneld/internal/daemon"
+	"github.com/tunneld/tunneld/internal/helper"
 	"github.com/tunneld/tunneld/internal/usage"
 	"github.com/tunneld/tunneld/internal/version"
 )
@@ -21,9 +22,13 @@ import (
 // does not wait much longer.
 const stopTimeout = 4500 * time.Millisecond
 
+// noHelper is the --helper that says not to ask one, nor to look names up.
+const noHelper = "none"
+
 func newRun(stderr io.Writer) *cobra.Command {
 	d := &daemon.Daemon{Version: version.Get()}
 	var verbose bool
+	var socket string
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the service in the foreground",
@@ -34,6 +39,9 @@ configuration that is saved is read without it.`,
 		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d.Log = newLog(stderr, verbose)
+			if socket != noHelper {
+				d.Helper = &helper.Client{Socket: socket}
+			}
 			return runUntilSignal(cmd.Context(), d)
 		},
 	}
@@ -41,6 +49,7 @@ configuration that is saved is read without it.`,
 	flags.StringVar(&d.ConfigPath, "config", "", "configuration file (default ~/.config/tunneld/config.yaml)")
 	flags.StringVar(&d.StateDir, "state-dir", "", "directory for addresses and the local CA (default ~/.local/state/tunneld)")
 	flags.StringVar(&d.Socket, "socket", "", "control socket (default $TUNNELD_SOCKET, then $XDG_RUNTIME_DIR/tunneld/tunneld.sock)")
+	flags.StringVar(&socket, "helper", "", "socket of tunneld-helper (default that of the installed one), or \"none\" to leave the system alone")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "log connections and requests too")
 	return cmd
 }

@@ -58,18 +58,7 @@ func (d *Daemon) status() status.Status {
 		d.note(&r, now)
 		s.Forwards = append(s.Forwards, r)
 	}
-	s.DNS.Names = d.names.Zone().Len()
-	switch {
-	case d.namesErr != nil:
-		s.DNS.Error = d.namesErr.Error()
-	default:
-		s.DNS.Listen = d.namesAt.String()
-		s.DNS.Hint = fmt.Sprintf("nothing makes this system ask %v for these names: "+
-			"browsers resolve the .localhost URLs by themselves, and curl takes --resolve NAME:PORT:ADDRESS", d.namesAt)
-	}
-	if want := cfg.DNS.Listen; want.Port() != 0 && want != d.namesAt {
-		s.DNS.Wanted = want.String()
-	}
+	s.DNS = d.names.status(cfg)
 	switch {
 	case d.caErr != nil:
 		s.TLS.Error = d.caErr.Error()
@@ -149,6 +138,7 @@ func (d *Daemon) add(ctx context.Context, req localapi.AddRequest) (localapi.Add
 	}
 	d.clusters.ReloadFor(f.Workload) // the kubeconfig may have been mended for this
 	d.applyEdit()
+	d.names.known(ctx)
 	s, _, err := d.one(f.Name)
 	return localapi.AddResponse{Added: i < 0, Forward: s, Note: note}, err
 }

@@ -20,7 +20,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tunneld/tunneld/internal/config"
-	"github.com/tunneld/tunneld/internal/dns"
 	"github.com/tunneld/tunneld/internal/forward"
 	"github.com/tunneld/tunneld/internal/gateway"
 	"github.com/tunneld/tunneld/internal/kube"
@@ -61,6 +60,12 @@ type Daemon struct {
 	// Started, if set, is called once the first plan is in force and the
 	// control socket answers.
 	Started func()
+	// Helper has names claimed of the operating system, and opens ports that
+	// this user may not have. Without one, nil, the system is not concerned.
+	Helper Helper
+	// Lookup resolves names as the programs of this system do; nil means
+	// osdns.Lookup.
+	Lookup func(ctx context.Context, names ...string) (map[string][]netip.Addr, error)
 	// DrainTimeout is how long connections may take to come to their end after
 	// Run's context is done; 0 means 3 s: whoever stops a service does not wait
 	// long. Hurry, if set, is closed by who does not even want to wait so long.
@@ -75,9 +80,7 @@ type Daemon struct {
 	meters   *forward.Meters
 	ports    *forward.Set
 	gateway  *gateway.Gateway
-	names    *dns.Server
-	namesAt  netip.AddrPort
-	namesErr error
+	names    names
 
 	kick chan struct{} // cap 1: something changed in the clusters
 
@@ -133,19 +136,18 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.clusters = &kube.Clusters{UserAgent: "tunneld/" + d.Version.Version, Changed: d.somethingChanged, Timing: d.Timing, Log: d.Log}
 	defer d.clusters.Close()
 	d.meters = new(forward.Meters)
-	d.gateway = &gateway.Gateway{Backends: d.clusters, CA: d.ca, NoCA: d.caErr, Meters: d.meters, Log: d.Log}
+	d.gateway = &gateway.Gateway{Backends: d.clusters, Listen: d.bind, CA: d.ca, NoCA: d.caErr, Meters: d.meters, Log: d.Log}
 	defer d.gateway.Close()
 	d.ports = &forward.Set{Backends: d.clusters, Listen: d.listen, Meters: d.meters, Log: d.Log}
 	defer d.ports.Close()
 
 	running, ctx := errgroup.WithContext(ctx)
-	d.names = &dns.Server{Log: d.Log}
-	d.serveNames(ctx, running)
+	d.startNames(ctx, running)
 	d.apply()
 	running.Go(func() error { return d.watchConfig(ctx) })
 	running.Go(func() error { return d.review(ctx) })
 	running.Go(func() error {
-		return (&netwatch.Watcher{Changed: func(string) { d.clusters.ProbeNow() }, Log: d.Log}).Run(ctx)
+		return (&netwatch.Watcher{Changed: func(string) { d.networkChanged() }, Log: d.Log}).Run(ctx)
 	})
 	running.Go(func() error { return d.api().Serve(ctx, socket) })
 	running.Go(func() error {
@@ -162,11 +164,12 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	return err
 }
 
-// drain closes all listeners, and lets what is in the middle of something
+// drain takes all names back, closes all listeners, and lets what is in the middle of something
 // finish, within bounds: answers that are owed, and bytes that move. What is
 // left is cut by Run.
 func (d *Daemon) drain() {
 	d.Log.Info("stopping")
+	d.names.drop()
 	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(d.DrainTimeout, drainTimeout))
 	defer cancel()
 	var draining sync.WaitGroup
@@ -221,26 +224,12 @@ func (d *Daemon) loadCA() {
 	d.ca = ca
 }
 
-// serveNames starts the DNS responder. If it cannot listen, status says so,
-// and everything but the names works.
-func (d *Daemon) serveNames(ctx context.Context, running *errgroup.Group) {
-	l, err := dns.Listen(d.config.DNS.Listen)
-	if err != nil {
-		d.namesErr = err
-		d.Log.Error("no DNS", "err", err)
-		return
-	}
-	d.namesAt = l.Addr()
-	d.Log.Info("answering DNS", "addr", d.namesAt)
-	running.Go(func() error { return d.names.Serve(ctx, l) })
-}
-
 // listen binds a raw port.
 func (d *Daemon) listen(s forward.Spec, at netip.AddrPort) (net.Listener, error) {
 	if s.TLS && d.ca == nil {
 		return nil, d.caErr
 	}
-	l, err := net.Listen("tcp", at.String())
+	l, err := d.bind(at)
 	if err != nil || !s.TLS {
 		return l, err
 	}
@@ -356,7 +345,15 @@ func keepUntilRestart(cfg, running *config.Config) string {
 	return "takes effect when tunneld is started again: " + strings.Join(waiting, ", ")
 }
 
-// somethingChanged is called by the clusters.
+// networkChanged is called when the machine has another network, or has slept.
+func (d *Daemon) networkChanged() {
+	d.clusters.ProbeNow()
+	if d.names.claimant != nil {
+		d.names.claimant.Recheck()
+	}
+}
+
+// somethingChanged is called by the clusters, and by who claims names.
 func (d *Daemon) somethingChanged() {
 	select {
 	case d.kick <- struct{}{}:
@@ -428,13 +425,13 @@ func (d *Daemon) apply() (idle bool) {
 // goes before that does. applying is held.
 func (d *Daemon) enforce(p, old *plan) bindings {
 	before := d.bindings()
-	d.names.SetZone(dns.NewZone(old.names(func(at *place) bool { return p.keeps(at) && before.any(at) })))
+	d.names.keep(old.names(func(at *place) bool { return p.keeps(at) && before.any(at) }))
 	d.ports.Retain(p.specs) // the gateway may want what they leave
 	d.gateway.SetTable(gateway.NewTable(p.rows))
 	d.gateway.Apply(p.listeners)
 	d.ports.Apply(p.specs)
 	after := d.bindings()
-	d.names.SetZone(dns.NewZone(p.names(after.any)))
+	d.names.set(p.names(after.any))
 
 	d.mu.Lock()
 	d.plan = p
@@ -521,6 +518,7 @@ func (d *Daemon) note(s *status.Forward, now time.Time) {
 // report describes a forward but for Since; applying is held.
 func (d *Daemon) report(f *planned, b bindings) status.Forward {
 	s := f.report(b, d.clusters.Report(f.workload), d.meters.Of(f.name).Counts())
+	d.names.tell(&s)
 	if d.forgetting != "" && d.state.Saved(f.name).Address != f.address {
 		s.Notes = append(s.Notes, "its address will not outlive this run of tunneld: "+d.forgetting)
 	}

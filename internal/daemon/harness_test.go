@@ -32,9 +32,10 @@ type harness struct {
 	timing     kube.Timing
 	dir        string
 	kubeconfig string
-	config     string // the daemon's configuration
-	stop       func() // ends the daemon, and waits
-	hurry      func() // has stop wait no longer for connections
+	config     string  // the daemon's configuration
+	system     *system // what the daemon claims names of; nil: none
+	stop       func()  // ends the daemon, and waits
+	hurry      func()  // has stop wait no longer for connections
 }
 
 // ranges gives each daemon addresses of its own: tests run side by side.
@@ -114,6 +115,9 @@ func (h *harness) start(t *testing.T) {
 		ConfigPath: h.config, StateDir: h.path("state"), Socket: h.Socket, Timing: h.timing,
 		Version: status.Version{Version: "test"}, Log: testLog(),
 		Started: func() { close(started) },
+	}
+	if h.system != nil {
+		d.Helper, d.Lookup = h.system, h.system.lookup
 	}
 	go func() { ended <- d.Run(ctx) }()
 	select {

@@ -32,6 +32,11 @@ type Name struct {
 	Wildcard bool
 }
 
+// Equal reports whether two names are the same, with the same data.
+func (n Name) Equal(other Name) bool {
+	return n.Name == other.Name && n.Wildcard == other.Wildcard && slices.Equal(n.Addrs, other.Addrs)
+}
+
 // A Zone is an immutable set of names. A nil Zone is empty.
 type Zone struct {
 	nodes map[string]*node // by lower-case name with the final dot

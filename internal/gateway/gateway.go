@@ -59,8 +59,10 @@ func (l Listener) allows(port uint16) bool {
 type Gateway struct {
 	Backends forward.Backends
 	// CA may be nil; then listeners with TLS fail with NoCA.
-	CA     *localtls.CA
-	NoCA   error
+	CA   *localtls.CA
+	NoCA error
+	// Listen binds a port; nil means net.Listen.
+	Listen func(at netip.AddrPort) (net.Listener, error)
 	Meters *forward.Meters // nil: nothing is counted
 	Log    *slog.Logger    // nil: none
 
@@ -216,7 +218,7 @@ func (g *Gateway) start(l Listener) *server {
 		s.err = g.NoCA
 		return s
 	}
-	ln, err := bind(l)
+	ln, err := g.bind(l)
 	if err != nil {
 		s.err = err
 		return s
@@ -254,13 +256,17 @@ func (g *Gateway) start(l Listener) *server {
 
 // bind listens on the first of the listener's ports that can be had. The error
 // is that of the wanted port.
-func bind(l Listener) (net.Listener, error) {
-	ln, err := net.Listen("tcp", l.Addr.String())
+func (g *Gateway) bind(l Listener) (net.Listener, error) {
+	listen := g.Listen
+	if listen == nil {
+		listen = func(at netip.AddrPort) (net.Listener, error) { return net.Listen("tcp", at.String()) }
+	}
+	ln, err := listen(l.Addr)
 	for _, port := range l.Otherwise {
 		if err == nil || port == 0 {
 			break
 		}
-		other, otherErr := net.Listen("tcp", netip.AddrPortFrom(l.Addr.Addr(), port).String())
+		other, otherErr := listen(netip.AddrPortFrom(l.Addr.Addr(), port))
 		if otherErr == nil {
 			return other, nil
 		}

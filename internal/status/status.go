@@ -120,6 +120,9 @@ type Forward struct {
 	// LastError is the last thing that went wrong for a connection, with its
 	// time in front; empty if nothing has.
 	LastError string `json:"lastError"`
+	// Unresolved are those of Hostnames that this system was seen not to resolve
+	// to where they must lead.
+	Unresolved []string `json:"unresolved,omitempty"`
 	// Notes are facts a user should know that are no fault: a port that moved
 	// up, a UDP port that is not carried, names that are not claimed.
 	Notes []string `json:"notes,omitempty"`
@@ -180,8 +183,22 @@ type DNS struct {
 	Error  string `json:"error,omitempty"`
 	// Names counts the names it is authoritative for.
 	Names int `json:"names"`
+	// Rung is the way by which this system is made to ask here; empty while it
+	// is not. Why says what was found that made it the one.
+	Rung string `json:"rung"`
+	Why  string `json:"why,omitempty"`
+	// Passed are other ways, and why they were not taken.
+	Passed []Passed `json:"passed,omitempty"`
+	// Problem is why the system cannot be made to ask here, if so.
+	Problem string `json:"problem,omitempty"`
 	// Hint says how to use names that this system does not ask for here.
 	Hint string `json:"hint"`
+}
+
+// Passed is a way to make this system ask for names that was not taken.
+type Passed struct {
+	Rung string `json:"rung"`
+	Why  string `json:"why"`
 }
 
 // TLS tells about the local certificate authority.

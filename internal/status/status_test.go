@@ -42,7 +42,7 @@ func TestWireFormat(t *testing.T) {
 			LastError:   "2026-11-22 09:59:00 no pod is ready",
 			Notes:       []string{"port 9003 is UDP"},
 		}},
-		DNS: status.DNS{Listen: "127.0.0.1:15354", Wanted: "127.0.0.1:15353", Names: 3},
+		DNS: status.DNS{Listen: "127.0.0.1:15354", Wanted: "127.0.0.1:15353", Names: 3, Rung: "hosts", Why: "mDNS comes first", Passed: []status.Passed{{Rung: "resolved-link", Why: "mDNS comes first"}}},
 		TLS: status.TLS{Fingerprint: "ab12", NotAfter: since, Permitted: []string{"local"}},
 	}
 	got, err := json.MarshalIndent(s, "", "  ")

@@ -40,7 +40,7 @@ func (d *tunneld) start(ctx context.Context, in setting) (*running, error) {
 		return nil, err
 	}
 	client := &localapi.Client{Socket: filepath.Join(dir, "sock")}
-	cmd := exec.CommandContext(ctx, filepath.Join(d.bin, "tunneld"), "run",
+	cmd := exec.CommandContext(ctx, filepath.Join(d.bin, "tunneld"), "run", "--helper", "none",
 		"--config", file, "--state-dir", filepath.Join(dir, "state"), "--socket", client.Socket)
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {

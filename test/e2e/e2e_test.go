@@ -179,7 +179,7 @@ func (u *user) try(program string, args ...string) (string, error) {
 // start starts the daemon, and waits until it answers.
 func (u *user) start() {
 	u.t.Helper()
-	u.daemon = u.command(context.Background(), "tunneld", "run", "--verbose",
+	u.daemon = u.command(context.Background(), "tunneld", "run", "--verbose", "--helper", "none",
 		"--config", filepath.Join(u.dir, "config.yaml"), "--state-dir", filepath.Join(u.dir, "state"))
 	u.daemon.Stderr = &u.log
 	if err := u.daemon.Start(); err != nil {

@@ -180,7 +180,7 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(os.WriteFile(config, []byte(fmt.Sprintf(
 			"version: 1\naddresses: %s\ndns: {listen: \"127.0.0.1:0\"}\ngateway: {http: 0, https: 0}\n", ts.Getenv("RANGE"))), 0o600))
 	}
-	w.daemon = exec.Command(filepath.Join(bin, "tunneld"), append([]string{"run", "--config", config, "--state-dir", ts.MkAbs("state")}, args...)...)
+	w.daemon = exec.Command(filepath.Join(bin, "tunneld"), append([]string{"run", "--helper", "none", "--config", config, "--state-dir", ts.MkAbs("state")}, args...)...)
 	for _, name := range []string{"HOME", "PATH", "TUNNELD_SOCKET"} {
 		w.daemon.Env = append(w.daemon.Env, name+"="+ts.Getenv(name))
 	}

@@ -1,0 +1,293 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tunneld/tunneld/internal/claim"
+	"github.com/tunneld/tunneld/internal/config"
+	"github.com/tunneld/tunneld/internal/dns"
+	"github.com/tunneld/tunneld/internal/helper"
+	"github.com/tunneld/tunneld/internal/osdns"
+	"github.com/tunneld/tunneld/internal/status"
+)
+
+const (
+	// goneTimeout is how long a listener waits for its name to be taken back,
+	// before it goes itself.
+	goneTimeout = time.Second
+	// knownTimeout is how long whoever adds a forward waits for its name.
+	knownTimeout = 2 * time.Second
+	// bindTimeout bounds the helper's answer for a port.
+	bindTimeout = 2 * time.Second
+)
+
+// A Helper does what takes privileges: *helper.Client is one, whose errors it
+// returns.
+type Helper interface {
+	claim.Helper
+	// Listen listens on a port that this user may not have.
+	Listen(ctx context.Context, at netip.AddrPort) (net.Listener, error)
+	// AddAddress makes a loopback address one of this machine's.
+	AddAddress(ctx context.Context, addr netip.Addr) error
+}
+
+// names make names lead to addresses: the responder, and that the system asks it.
+// Its methods are called with Daemon.applying held, but for report.
+type names struct {
+	server   *dns.Server
+	listen   netip.AddrPort
+	err      error           // why the responder does not listen
+	claimant *claim.Claimant // nil: the system is not concerned
+	own      string          // the machine's own name in mDNS, which is not ours to take
+	now      []dns.Name      // as they were set
+	giveUp   context.CancelFunc
+	ended    chan struct{} // closed when nothing is claimed any more
+}
+
+// startNames starts the responder, and claims. If it cannot listen, status says
+// so, and everything but the names works.
+func (d *Daemon) startNames(ctx context.Context, running *errgroup.Group) {
+	n := &d.names
+	n.server, n.ended, n.giveUp = &dns.Server{Log: d.Log}, make(chan struct{}), func() {}
+	l, err := dns.Listen(d.config.DNS.Listen)
+	if err != nil {
+		n.err = err
+		close(n.ended)
+		d.Log.Error("no DNS", "err", err)
+		return
+	}
+	n.listen = l.Addr()
+	d.Log.Info("answering DNS", "addr", n.listen)
+	if d.Helper == nil {
+		close(n.ended)
+	} else {
+		n.claim(d, running)
+	}
+	running.Go(func() error { return n.server.Serve(ctx, l) })
+}
+
+// claim has the system ask us, until drain takes that back.
+func (n *names) claim(d *Daemon, running *errgroup.Group) {
+	host, err := os.Hostname()
+	if host, _, _ = strings.Cut(strings.ToLower(host), "."); err == nil && host != "" {
+		n.own = host + ".local"
+	}
+	n.claimant = &claim.Claimant{
+		Helper:  d.Helper,
+		Lookup:  d.Lookup,
+		Server:  n.listen,
+		Canary:  claim.NewCanary(d.config.Domain, lastOf(d.config.Addresses)),
+		Changed: d.somethingChanged,
+		Log:     d.Log,
+	}
+	if n.claimant.Lookup == nil {
+		n.claimant.Lookup = osdns.Lookup
+	}
+	n.server.Refused = n.claimant.Saw
+	ctx, cancel := context.WithCancel(context.Background())
+	n.giveUp = cancel
+	running.Go(func() error {
+		defer close(n.ended)
+		return n.claimant.Run(ctx)
+	})
+	running.Go(func() error {
+		if err := claim.WatchFiles(ctx, osdns.Watched(), n.claimant.Recheck); err != nil {
+			d.Log.Warn("changes of the system's resolver are noticed late", "err", err)
+		}
+		return nil
+	})
+}
+
+// lastOf is the last address of a range.
+func lastOf(p netip.Prefix) netip.Addr {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 1 << (7 - i%8)
+	}
+	last, _ := netip.AddrFromSlice(b)
+	return last
+}
+
+// keep takes back the names that are not among these.
+func (n *names) keep(kept []dns.Name) {
+	if n.lacks(kept) {
+		n.set(kept)
+	}
+}
+
+// lacks reports whether a name that is answered is not among these.
+func (n *names) lacks(now []dns.Name) bool {
+	return slices.ContainsFunc(n.now, func(old dns.Name) bool { return !slices.ContainsFunc(now, old.Equal) })
+}
+
+// set has exactly these names answered. The responder knows a name for as long as
+// the system asks for it: one that comes before, and one that goes until after
+// the system has been told. For the latter, set waits a while.
+func (n *names) set(now []dns.Name) {
+	defer func() { n.now = now }()
+	if n.claimant == nil {
+		n.server.SetZone(dns.NewZone(now))
+		return
+	}
+	canary := dns.Name{Name: n.claimant.Canary.Name, Addrs: n.claimant.Canary.Addrs}
+	n.server.SetZone(dns.NewZone(slices.Concat(now, n.now, []dns.Name{canary})))
+	n.claimant.Set(n.claimable(now))
+	if n.lacks(now) {
+		ctx, cancel := context.WithTimeout(context.Background(), goneTimeout)
+		defer cancel()
+		n.claimant.Applied(ctx)
+	}
+	n.server.SetZone(dns.NewZone(slices.Concat(now, []dns.Name{canary})))
+}
+
+// claimable are the names that may be claimed.
+func (n *names) claimable(all []dns.Name) []osdns.Name {
+	var out []osdns.Name
+	for _, name := range all {
+		if name.Name != n.own {
+			out = append(out, osdns.Name{Name: name.Name, Addrs: name.Addrs, Wildcard: name.Wildcard})
+		}
+	}
+	return out
+}
+
+// drop takes all names back from the system; it waits for that for a while.
+func (n *names) drop() {
+	n.giveUp()
+	timer := time.NewTimer(goneTimeout)
+	defer timer.Stop()
+	select {
+	case <-n.ended:
+	case <-timer.C:
+	}
+}
+
+// known waits until the system knows the names that were set, or cannot.
+func (n *names) known(ctx context.Context) {
+	if n.claimant == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, knownTimeout)
+	defer cancel()
+	n.claimant.Checked(ctx)
+}
+
+func (n *names) claimed() claim.Report {
+	if n.claimant == nil {
+		return claim.Report{}
+	}
+	return n.claimant.Report()
+}
+
+// status tells about the responder, and how the system is made to ask it.
+func (n *names) status(cfg *config.Config) status.DNS {
+	s := status.DNS{Names: len(n.now)}
+	if n.err != nil {
+		s.Error = n.err.Error()
+		return s
+	}
+	s.Listen = n.listen.String()
+	if want := cfg.DNS.Listen; want.Port() != 0 && want != n.listen {
+		s.Wanted = want.String()
+	}
+	r := n.claimed()
+	s.Rung, s.Why, s.Problem = r.Outcome.Rung, r.Outcome.Why, r.Problem
+	for _, p := range r.Outcome.Passed {
+		s.Passed = append(s.Passed, status.Passed(p))
+	}
+	unresolved := 0
+	for _, name := range n.now {
+		if !r.Names[name.Name].Right {
+			unresolved++
+		}
+	}
+	switch {
+	case n.claimant != nil && unresolved == 0:
+	case s.Rung != "":
+		s.Hint = "tunnelctl doctor tells which names do not resolve, and why"
+	default:
+		why := "nothing makes this system ask " + s.Listen + " for these names"
+		switch {
+		case s.Problem != "":
+			why = "this system cannot be made to ask " + s.Listen + " for these names"
+		case n.claimant != nil:
+			why += ", since tunneld-helper is not installed"
+		}
+		s.Hint = why + ": browsers resolve the .localhost URLs by themselves, and curl takes --resolve NAME:PORT:ADDRESS"
+	}
+	return s
+}
+
+// tell adds to a forward's report which of its names do not resolve.
+func (n *names) tell(s *status.Forward) {
+	if n.claimant == nil {
+		return
+	}
+	r := n.claimed()
+	cause := ""
+	for _, name := range s.Hostnames {
+		got, looked := r.Names[name]
+		switch {
+		case name == n.own:
+			s.Notes = append(s.Notes, name+" is this machine's own name, and stays so")
+		case !looked || got.Right:
+		default:
+			s.Unresolved = append(s.Unresolved, name)
+			if cause == "" {
+				cause = name + " does not resolve on this system"
+				if len(got.Addrs) > 0 {
+					cause = fmt.Sprintf("%s leads to %v on this system", name, got.Addrs[0])
+				}
+			}
+		}
+	}
+	if cause == "" || !r.Installed {
+		return // what was never claimed is no fault
+	}
+	if r.Problem != "" {
+		cause += ": " + r.Problem
+	}
+	bad := status.Condition{State: status.Degraded, Cause: cause, Hint: "tunnelctl doctor"}
+	if order := status.States(); rank(order, bad.State) < rank(order, s.State) {
+		s.Condition = bad
+	}
+}
+
+// bind listens on a TCP port, with the helper's help where this user may not, or
+// the machine does not have the address.
+func (d *Daemon) bind(at netip.AddrPort) (net.Listener, error) {
+	l, err := net.Listen("tcp", at.String())
+	if err == nil || d.Helper == nil {
+		return l, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), bindTimeout)
+	defer cancel()
+	var failed error
+	switch {
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		if failed = d.Helper.AddAddress(ctx, at.Addr()); failed == nil {
+			if l, err = net.Listen("tcp", at.String()); err == nil {
+				return l, nil
+			}
+		}
+	case errors.Is(err, os.ErrPermission):
+		if l, failed = d.Helper.Listen(ctx, at); failed == nil {
+			return l, nil
+		}
+	}
+	if failed != nil && !errors.Is(failed, helper.ErrNotInstalled) {
+		err = fmt.Errorf("%w (%v)", err, failed)
+	}
+	return nil, err
+}
