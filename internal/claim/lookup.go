@@ -118,8 +118,14 @@ func (s *state) lookAtUnclaimed(ctx context.Context, want []osdns.Name, generati
 	looking.Wait()
 }
 
+// LookUp looks one name up, which must lead to addrs. It notes nothing, and may be
+// called concurrently.
+func (c *Claimant) LookUp(ctx context.Context, name string, addrs []netip.Addr) Resolution {
+	return c.lookup(ctx, []osdns.Name{{Name: name, Addrs: addrs}})[name]
+}
+
 // lookup looks names up, and judges what it finds.
-func (s *state) lookup(ctx context.Context, names []osdns.Name) map[string]Resolution {
+func (c *Claimant) lookup(ctx context.Context, names []osdns.Name) map[string]Resolution {
 	if len(names) == 0 {
 		return nil
 	}
@@ -128,10 +134,10 @@ func (s *state) lookup(ctx context.Context, names []osdns.Name) map[string]Resol
 		asked[i] = n.Name
 	}
 	began := time.Now()
-	addrs, err := s.Lookup(ctx, asked...)
+	addrs, err := c.Lookup(ctx, asked...)
 	took := time.Since(began)
 	if err != nil && ctx.Err() == nil {
-		s.log().Warn("names cannot be looked up", "err", err)
+		c.log().Warn("names cannot be looked up", "err", err)
 	}
 	found := make(map[string]Resolution, len(names))
 	for _, n := range names {

@@ -30,6 +30,7 @@ func (d *Daemon) api() *localapi.Server {
 	return &localapi.Server{
 		Version:    d.Version,
 		Status:     d.status,
+		Doctor:     d.doctor,
 		Add:        d.add,
 		Remove:     d.remove,
 		Wait:       d.wait,

@@ -518,7 +518,7 @@ func (d *Daemon) note(s *status.Forward, now time.Time) {
 // report describes a forward but for Since; applying is held.
 func (d *Daemon) report(f *planned, b bindings) status.Forward {
 	s := f.report(b, d.clusters.Report(f.workload), d.meters.Of(f.name).Counts())
-	d.names.tell(&s)
+	d.names.tell(&s, f.wildcard)
 	if d.forgetting != "" && d.state.Saved(f.name).Address != f.address {
 		s.Notes = append(s.Notes, "its address will not outlive this run of tunneld: "+d.forgetting)
 	}

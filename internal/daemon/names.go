@@ -229,12 +229,16 @@ func (n *names) status(cfg *config.Config) status.DNS {
 	return s
 }
 
-// tell adds to a forward's report which of its names do not resolve.
-func (n *names) tell(s *status.Forward) {
+// tell adds to a forward's report which of its names do not resolve; wildcard is
+// the one below which every name should.
+func (n *names) tell(s *status.Forward, wildcard string) {
 	if n.claimant == nil {
 		return
 	}
 	r := n.claimed()
+	if wildcard != "" && r.Outcome.Rung != "" && !r.Outcome.Wildcards {
+		s.Notes = append(s.Notes, fmt.Sprintf("names below %s do not resolve, since %s carries no wildcards", wildcard, r.Outcome.Rung))
+	}
 	cause := ""
 	for _, name := range s.Hostnames {
 		got, looked := r.Names[name]

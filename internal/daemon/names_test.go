@@ -224,3 +224,44 @@ func TestHelperThatHangsHoldsUpNothingForLong(t *testing.T) {
 		t.Errorf("took %v: %v", took, err)
 	}
 }
+
+// checked finds a check by its name.
+func checked(t *testing.T, h *harness, name string) status.Check {
+	t.Helper()
+	checks, err := h.Doctor(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(checks, func(c status.Check) bool { return c.Name == name })
+	if i < 0 {
+		t.Fatalf("no check of %s in %+v", name, checks)
+	}
+	return checks[i]
+}
+
+func TestDoctorLooksAtNames(t *testing.T) {
+	h, _ := newNamed(t, app)
+	await.Until(t, "the names to be claimed", func() bool { return len(h.system.has()) == 3 })
+	if c := checked(t, h, "dns"); c.Result != status.OK || !strings.HasPrefix(c.Evidence, "answers for 3 names on 127.0.0.1:") {
+		t.Errorf("%+v", c)
+	}
+	if c := checked(t, h, "claim"); c.Result != status.OK || !strings.HasPrefix(c.Evidence, "by played: this is a test") {
+		t.Errorf("%+v", c)
+	}
+	address := h.status(t).Forwards[0].Address
+	if c := checked(t, h, "a.local"); c.Result != status.OK || !strings.HasPrefix(c.Evidence, address+" in ") || c.Fix != "" {
+		t.Errorf("%+v; want it to be at %s", c, address)
+	}
+	h.system.do(func() { h.system.trampled = true })
+	if c := checked(t, h, "a.local"); c.Result != status.Fail || !strings.HasPrefix(c.Evidence, "does not resolve") || c.Fix == "" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestDoctorWithoutAHelper(t *testing.T) {
+	h := newHarness(t, kube.Timing{}, app)
+	c := checked(t, h, "claim")
+	if c.Result != status.Warn || !strings.Contains(c.Evidence, "--helper none") {
+		t.Errorf("%+v", c)
+	}
+}

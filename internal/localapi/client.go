@@ -39,6 +39,13 @@ func (c *Client) Status(ctx context.Context) (status.Status, error) {
 	return s, err
 }
 
+// Doctor has everything looked at.
+func (c *Client) Doctor(ctx context.Context) ([]status.Check, error) {
+	var checks []status.Check
+	err := c.call(ctx, slowPatience, http.MethodGet, "/v0/doctor", nil, &checks)
+	return checks, err
+}
+
 // Version asks which daemon it is.
 func (c *Client) Version(ctx context.Context) (status.Version, error) {
 	var v status.Version

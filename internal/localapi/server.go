@@ -24,6 +24,9 @@ type Server struct {
 	Version status.Version
 	// Status reports everything.
 	Status func() status.Status
+	// Doctor looks at everything that can be looked at, in an order in which one
+	// thing explains the next.
+	Doctor func(context.Context) []status.Check
 	// Add writes a forward into the configuration and brings it into force.
 	Add func(context.Context, AddRequest) (AddResponse, error)
 	// Remove takes one out again.
@@ -83,6 +86,7 @@ func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v0/version", func(w http.ResponseWriter, r *http.Request) { reply(w, s.Version) })
 	mux.HandleFunc("GET /v0/status", func(w http.ResponseWriter, r *http.Request) { reply(w, s.Status()) })
+	mux.HandleFunc("GET /v0/doctor", func(w http.ResponseWriter, r *http.Request) { reply(w, s.Doctor(r.Context())) })
 	mux.HandleFunc("POST /v0/forwards", s.add)
 	mux.HandleFunc("GET /v0/forwards", func(w http.ResponseWriter, r *http.Request) {
 		text(w, "application/yaml", s.Configured)

@@ -201,6 +201,26 @@ type Passed struct {
 	Why  string `json:"why"`
 }
 
+// A Result is what came of a Check.
+type Result string
+
+const (
+	OK   Result = "ok"
+	Warn Result = "warn" // it works, but not all of it, or not for everybody
+	Fail Result = "fail"
+)
+
+// A Check is one thing that "tunnelctl doctor" looks at.
+type Check struct {
+	// Name is what was looked at, in a word: "dns", or a host name.
+	Name   string `json:"name"`
+	Result Result `json:"result"`
+	// Evidence is what was found, in one sentence, whatever the result.
+	Evidence string `json:"evidence"`
+	// Fix says what to do about it, as a command where one helps.
+	Fix string `json:"fix,omitempty"`
+}
+
 // TLS tells about the local certificate authority.
 type TLS struct {
 	// Fingerprint is the SHA-256 of the root certificate, in hex.
