@@ -164,15 +164,27 @@ func (z *Zone) find(name string) (n *node, apex int) {
 		case closest.wildcard && (child == 0 || name[child:off] != "*."):
 			n = closest
 		}
-		for !closest.apex {
-			off, _ = dns.NextLabel(name, off)
-			if above := z.nodes[name[off:]]; above != nil {
-				closest = above
-			}
+		if !closest.apex {
+			off = z.apexAbove(name, off)
 		}
 		return n, off
 	}
 	return nil, -1
+}
+
+// apexAbove returns the offset of the nearest apex above the one in the
+// lower-case name, negative where there is none.
+func (z *Zone) apexAbove(name string, off int) int {
+	for {
+		above, end := dns.NextLabel(name, off)
+		if end {
+			return -1
+		}
+		if n := z.nodes[name[above:]]; n != nil && n.apex {
+			return above
+		}
+		off = above
+	}
 }
 
 // answer completes the reply r to the question q, whose name in lower case is
@@ -184,6 +196,13 @@ func (z *Zone) answer(r *dns.Msg, q dns.Question, name string) (ours bool) {
 		return apex >= 0
 	}
 	r.Authoritative = true
+	if apex == 0 && q.Qtype == dns.TypeDS {
+		// What there is about a zone's keys is said by the zone above it (RFC
+		// 4035 section 3.1.4.1), if that is ours.
+		if above := z.apexAbove(name, 0); above > 0 {
+			apex = above
+		}
+	}
 	switch {
 	case n == nil:
 		r.Rcode = dns.RcodeNameError

@@ -75,6 +75,8 @@ func TestZoneAnswers(t *testing.T) {
 		{name: "MX", ask: "task-api.local.", qtype: mdns.TypeMX, soa: "task-api.local."},
 		{name: "CNAME", ask: "task-api.local.", qtype: mdns.TypeCNAME, soa: "task-api.local."},
 		{name: "DS", ask: "task-api.local.", qtype: mdns.TypeDS, soa: "task-api.local."},
+		{name: "DS of a zone below ours", ask: "X.y.task-api.local.", qtype: mdns.TypeDS, soa: "task-api.local."},
+		{name: "DS far below ours", ask: "p.q.r.nothing.local.", qtype: mdns.TypeDS, soa: "nothing.local."},
 		{name: "unknown type", ask: "task-api.local.", qtype: 65280, soa: "task-api.local."},
 		{name: "SOA", ask: "task-api.local.", qtype: mdns.TypeSOA, answer: []string{"task-api.local. SOA task-api.local. nobody.invalid. 1 3600 1200 604800 1"}},
 		{name: "NS", ask: "task-api.local.", qtype: mdns.TypeNS, answer: []string{"task-api.local. NS task-api.local."}},
