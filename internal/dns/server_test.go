@@ -187,8 +187,8 @@ func TestStats(t *testing.T) {
 func TestZoneIsSwappedUnderLoad(t *testing.T) {
 	s := &dns.Server{Log: slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	zones := []*dns.Zone{
-		dns.NewZone([]dns.Name{{Name: "a.local", Addrs: addrs("127.77.0.1", "127.77.0.1")}}),
-		dns.NewZone([]dns.Name{{Name: "a.local", Addrs: addrs("127.77.0.2", "127.77.0.2")}}),
+		dns.NewZone([]dns.Name{{Name: "a.local", Addrs: addrs("127.77.1.1", "127.77.1.2")}}),
+		dns.NewZone([]dns.Name{{Name: "a.local", Addrs: addrs("127.77.2.1", "127.77.2.2")}}),
 	}
 	s.SetZone(zones[0])
 	addr := serve(t, s)
@@ -206,7 +206,7 @@ func TestZoneIsSwappedUnderLoad(t *testing.T) {
 	})
 	for range 200 {
 		r := exchange(t, "udp", addr, new(mdns.Msg).SetQuestion("a.local.", mdns.TypeA))
-		if len(r.Answer) != 2 || !r.Answer[0].(*mdns.A).A.Equal(r.Answer[1].(*mdns.A).A) {
+		if len(r.Answer) != 2 || r.Answer[0].(*mdns.A).A[2] != r.Answer[1].(*mdns.A).A[2] {
 			t.Errorf("an answer from two zones: %v", r.Answer)
 		}
 	}

@@ -88,9 +88,10 @@ func (z *Zone) Len() int {
 
 func newNode(n Name) *node {
 	out := &node{apex: true, wildcard: n.Wildcard}
-	for _, addr := range n.Addrs {
+	for i, addr := range n.Addrs {
 		addr = addr.Unmap()
 		switch {
+		case slices.Contains(n.Addrs[:i], n.Addrs[i]): // RFC 2181 section 5
 		case addr.Is4():
 			out.a = append(out.a, addr.AsSlice())
 		case addr.Is6():

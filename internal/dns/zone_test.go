@@ -33,7 +33,7 @@ func served() []dns.Name {
 		{Name: "task-api.localhost.", Addrs: addrs("127.77.31.4")},
 		{Name: "Task-API.task-api.svc.cluster.local", Addrs: addrs("127.77.31.4")},
 		{Name: "TASK-API.LOCAL", Addrs: addrs("127.77.99.99")}, // too late
-		{Name: "v6.local", Addrs: addrs("::1")},
+		{Name: "v6.local", Addrs: addrs("::1", "::1")},
 		{Name: "nothing.local"},
 		{Name: "many.local", Addrs: many},
 		{Name: "x.y.task-api.local", Addrs: addrs("127.77.31.5")},
