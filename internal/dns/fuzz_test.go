@@ -2,6 +2,7 @@ package dns_test
 
 import (
 	"encoding/binary"
+	"strings"
 	"testing"
 
 	mdns "github.com/miekg/dns"
@@ -25,7 +26,8 @@ func FuzzReply(f *testing.F) {
 			f.Add(b, false)
 		}
 	}
-	s := new(dns.Server)
+	told := ""
+	s := &dns.Server{Refused: func(name string) { told = name }}
 	s.SetZone(dns.NewZone(served()))
 
 	f.Fuzz(func(t *testing.T, packet []byte, tcp bool) {
@@ -33,10 +35,15 @@ func FuzzReply(f *testing.F) {
 		if tcp {
 			size = mdns.MaxMsgSize
 		}
+		told = ""
+		before := s.Stats().Total()
 		out := dns.Reply(s, nil, packet, loopback, size)
 		query := len(packet) >= 12 && packet[2]&0x80 == 0
 		if (out != nil) != query {
 			t.Fatalf("reply % x to % x", out, packet)
+		}
+		if counted := s.Stats().Total() - before; (counted == 1) != query {
+			t.Errorf("% x counts as %d", packet, counted)
 		}
 		if out == nil {
 			return
@@ -57,11 +64,46 @@ func FuzzReply(f *testing.F) {
 		if r.IsEdns0() == nil && !tcp && len(out) > mdns.MinMsgSize {
 			t.Errorf("reply of %d bytes to who did not say that it can take them", len(out))
 		}
-		q := new(mdns.Msg)
-		if len(r.Question) == 1 && (q.Unpack(packet) != nil || r.Question[0] != q.Question[0]) {
-			t.Errorf("question %v; want %v", r.Question, q.Question)
+		checkReply(t, packet, r, len(out), tcp)
+		if told != "" && (r.Rcode != mdns.RcodeRefused || told != strings.ToLower(r.Question[0].Name)) {
+			t.Errorf("told of %q, in the reply\n%v", told, r)
 		}
 	})
+}
+
+// checkReply is about what a reply says, given that it is one.
+func checkReply(t *testing.T, packet []byte, r *mdns.Msg, size int, tcp bool) {
+	q := new(mdns.Msg)
+	broken := q.Unpack(packet) != nil
+	if len(r.Question) == 0 {
+		if r.Rcode != mdns.RcodeFormatError && r.Rcode != mdns.RcodeNotImplemented || len(r.Answer)+len(r.Ns)+len(r.Extra) > 0 {
+			t.Errorf("no question in\n%v", r)
+		}
+		return
+	}
+	// With its case, by which clients tell a reply from a forged one.
+	if broken || len(r.Question) != 1 || r.Question[0] != q.Question[0] {
+		t.Fatalf("question %v; want %v", r.Question, q.Question)
+	}
+	if opt := q.IsEdns0(); opt != nil && !tcp && size > max(int(opt.UDPSize()), mdns.MinMsgSize) {
+		t.Errorf("reply of %d bytes to who takes %d", size, opt.UDPSize())
+	}
+	if tcp && r.Truncated {
+		t.Errorf("truncated:\n%v", r)
+	}
+	for _, rr := range r.Answer {
+		if rr.Header().Name != q.Question[0].Name {
+			t.Errorf("an answer about another name:\n%v", r)
+		}
+	}
+	ours := r.Rcode == mdns.RcodeSuccess || r.Rcode == mdns.RcodeNameError
+	if r.Authoritative != ours || r.Rcode == mdns.RcodeNameError && len(r.Answer) > 0 {
+		t.Errorf("AA or answer of\n%v", r)
+	}
+	denied := ours && len(r.Answer) == 0 && !r.Truncated
+	if denied != (len(r.Ns) == 1 && r.Ns[0].Header().Rrtype == mdns.TypeSOA) || !denied && len(r.Ns) > 0 {
+		t.Errorf("authority of\n%v", r)
+	}
 }
 
 func BenchmarkReply(b *testing.B) {

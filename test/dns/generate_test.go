@@ -34,16 +34,7 @@ func nameLen(b []byte) int {
 // generate returns questions of every kind about names in, at, below, above and
 // beside our zones, as well as some that are about no zone of ours.
 func generate(r *rand.Rand, count int) []query {
-	g := &generator{Rand: r}
-	for apex := range zones() {
-		if strings.HasSuffix(apex, ".arpa.") {
-			g.reverse = append(g.reverse, apex)
-		}
-	}
-	slices.Sort(g.reverse)
-	for _, n := range names() {
-		g.apexes = append(g.apexes, n.Name+".")
-	}
+	g := newGenerator(r)
 	out := make([]query, 0, count)
 	for len(out) < count {
 		m := g.message()
@@ -64,6 +55,20 @@ type generator struct {
 	*rand.Rand
 	apexes  []string
 	reverse []string // sorted, so that the same seed gives the same queries
+}
+
+func newGenerator(r *rand.Rand) *generator {
+	g := &generator{Rand: r}
+	for apex := range zones() {
+		if strings.HasSuffix(apex, ".arpa.") {
+			g.reverse = append(g.reverse, apex)
+		}
+	}
+	slices.Sort(g.reverse)
+	for _, n := range names() {
+		g.apexes = append(g.apexes, n.Name+".")
+	}
+	return g
 }
 
 func pick[T any](g *generator, from ...T) T { return from[g.IntN(len(from))] }
