@@ -5,7 +5,7 @@
 GO ?= go
 BIN := $(CURDIR)/bin
 
-.PHONY: build test e2e bench demo lint soak fuzz clean
+.PHONY: build test conformance e2e bench demo lint soak fuzz clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/...
@@ -14,6 +14,11 @@ build:
 # takes a C compiler.
 test:
 	$(GO) test $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race) -shuffle=on ./...
+
+# What others' programs say of the DNS server: dig, NSD, Knot DNS and dnsperf,
+# which have to be installed.
+conformance:
+	$(GO) test -tags conformance -count=1 -v ./test/dns
 
 demo: build
 	$(BIN)/tunneld demo
@@ -29,7 +34,7 @@ bench: build
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted"; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags e2e ./test/...
+	$(GO) vet -tags e2e,conformance ./test/...
 	GOOS=darwin $(GO) vet ./...
 	GOOS=windows $(GO) vet ./...
 	$(GO) tool staticcheck ./...
@@ -41,6 +46,7 @@ lint:
 soak: export TUNNELD_SOAK = 1
 soak: build
 	$(GO) test -count=1 -timeout 30m -v -run '^TestNothingStaysOfConnectionsAndPods$$' ./internal/daemon
+	$(GO) test -tags conformance -count=1 -timeout 30m -v -run '^TestLoad$$' ./test/dns
 	TUNNELD_BIN=$(BIN) $(GO) test -tags e2e -count=1 -timeout 2h -v -run '^TestFault' ./test/e2e
 	$(MAKE) fuzz
 
