@@ -17,13 +17,17 @@ import (
 
 // TestAnswersAsOthersDo puts generated questions to us and to the rivals, and
 // compares the replies section by section. What differs must be in differences,
-// and all that is there must differ.
+// and all that is there must differ: each one for each rival that it is about, and
+// each part of it for one of them.
 func TestAnswersAsOthersDo(t *testing.T) {
 	const seed, count = 4, 20_000
 	queries := generate(rand.New(rand.NewPCG(seed, seed)), count)
 	ours := serve(t)
+	seen := make(map[string]bool) // difference and part
+	asked := 0
 	for _, r := range rivals {
 		t.Run(r.name, func(t *testing.T) {
+			asked++
 			p := &pair{servers: [2]netip.AddrPort{ours, r.start(t)}}
 			defer p.close()
 			hits := make(map[string]int)
@@ -35,8 +39,11 @@ func TestAnswersAsOthersDo(t *testing.T) {
 					alike++
 					continue
 				}
-				for name := range explain(r.name, q, mine, other, parts) {
+				for name, explained := range explain(r.name, q, mine, other, parts) {
 					hits[name]++
+					for _, part := range explained {
+						seen[name+", "+part] = true
+					}
 				}
 				if len(parts) == 0 {
 					continue
@@ -53,12 +60,19 @@ func TestAnswersAsOthersDo(t *testing.T) {
 			}
 		})
 	}
+	for _, d := range differences {
+		for _, part := range d.parts {
+			if asked == len(rivals) && !seen[d.name+", "+part] {
+				t.Errorf("by %q, %s does not differ: take it out", d.name, part)
+			}
+		}
+	}
 }
 
 // explain takes out of parts what the differences explain, and returns which
-// do.
-func explain(rival string, q query, ours, theirs *mdns.Msg, parts map[string]string) map[string]bool {
-	by := make(map[string]bool)
+// did what.
+func explain(rival string, q query, ours, theirs *mdns.Msg, parts map[string]string) map[string][]string {
+	by := make(map[string][]string)
 	if theirs == nil {
 		theirs = new(mdns.Msg)
 	}
@@ -68,7 +82,7 @@ func explain(rival string, q query, ours, theirs *mdns.Msg, parts map[string]str
 		}
 		for _, part := range d.parts {
 			if _, ok := parts[part]; ok {
-				by[d.name] = true
+				by[d.name] = append(by[d.name], part)
 				delete(parts, part)
 			}
 		}
