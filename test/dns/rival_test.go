@@ -190,12 +190,12 @@ func (r rival) start(t *testing.T) netip.AddrPort {
 	var out bytes.Buffer
 	cmd := exec.Command(program(t, r.program), append(r.args, config)...)
 	cmd.Stdout, cmd.Stderr = &out, &out
-	run(t, cmd)
-	t.Cleanup(func() { // runs before the process is stopped
+	t.Cleanup(func() { // runs when the process is gone
 		if t.Failed() {
 			t.Logf("%s said:\n%s", r.name, out.String())
 		}
 	})
+	run(t, cmd)
 	ask := new(mdns.Msg).SetQuestion("task-api.local.", mdns.TypeSOA)
 	c := &mdns.Client{Timeout: time.Second}
 	await.Until(t, r.name+" to answer", func() bool {
