@@ -15,15 +15,18 @@ func FuzzReply(f *testing.F) {
 		f.Add(seed.packet, false)
 		f.Add(seed.packet, true)
 	}
-	for _, name := range []string{"task-api.local.", "a.*.task-api.local.", "w.y.task-api.local.", `x\.\000.task-api.local.`, "many.local.", ip6One, "."} {
+	for _, name := range []string{"task-api.local.", "a.*.task-api.local.", "w.y.task-api.local.", `x\.\000.task-api.local.`, "many.local.", "MaNy.loCal.", "x.exAmple.Com.", ip6One, "."} {
 		for _, qtype := range []uint16{mdns.TypeA, mdns.TypeAAAA, mdns.TypeSOA, mdns.TypeNS, mdns.TypeANY, mdns.TypePTR, mdns.TypeAXFR, mdns.TypeOPT} {
 			q := new(mdns.Msg).SetQuestion(name, qtype)
-			q.Extra = []mdns.RR{do(opt(600, 0, &mdns.EDNS0_PADDING{Padding: make([]byte, 8)}))}
-			b, err := q.Pack()
-			if err != nil {
-				f.Fatal(err)
+			for _, extra := range [][]mdns.RR{nil, {do(opt(600, 0, &mdns.EDNS0_PADDING{Padding: make([]byte, 8)}))}} {
+				q.Extra = extra
+				b, err := q.Pack()
+				if err != nil {
+					f.Fatal(err)
+				}
+				f.Add(b, false)
+				f.Add(b, true)
 			}
-			f.Add(b, false)
 		}
 	}
 	told := ""
