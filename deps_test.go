@@ -45,7 +45,7 @@ var mayImport = map[string][]string{
 	"internal/demo": {}, // but for what is inside of it
 
 	"cmd/tunneld-helper": {"helper", "osdns", "usage", "version"},
-	"cmd/tunneld":        {"config", "daemon", "demo", "localapi", "statedir", "status", "usage", "version"},
+	"cmd/tunneld":        {"config", "daemon", "demo", "helper", "localapi", "statedir", "status", "usage", "version"},
 	"cmd/tunnelctl":      {"localapi", "status", "usage", "version"},
 
 	// For tests only.

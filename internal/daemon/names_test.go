@@ -194,7 +194,7 @@ func TestNamesThatDoNotResolve(t *testing.T) {
 	var f status.Forward
 	await.Until(t, "a to be degraded", func() bool {
 		f = h.status(t).Forwards[0]
-		return f.State == status.Degraded
+		return f.State == status.Degraded && len(f.Unresolved) == 3
 	})
 	if want := "a.local does not resolve on this system: played to fail"; f.Cause != want || f.Hint != "tunnelctl doctor" || !slices.Contains(f.Unresolved, "a.local") {
 		t.Errorf("%+v; want the cause %q", f, want)
