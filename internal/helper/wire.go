@@ -21,6 +21,13 @@ const (
 	verbAddress = "address" // make Address one of this machine's (macOS)
 )
 
+const (
+	// maxRequest has room for as many names as may be claimed, of any length.
+	maxRequest = 2 << 20
+	// maxResponse has room for all of them, if they are refused.
+	maxResponse = 4 << 20
+)
+
 type request struct {
 	Verb    string         `json:"verb"`
 	Server  netip.AddrPort `json:"server,omitzero"`
@@ -33,7 +40,11 @@ type request struct {
 type response struct {
 	// Error is why it was not done; empty if it was. Refused says that it will
 	// not be done however often it is asked for: the rules do not allow it.
-	Error   string        `json:"error,omitempty"`
-	Refused bool          `json:"refused,omitempty"`
+	Error   string `json:"error,omitempty"`
+	Refused bool   `json:"refused,omitempty"`
+	// RefusedNames are those of the claim's that the rules do not allow.
+	RefusedNames []string `json:"refusedNames,omitempty"`
+	// Errno is the system's number for the error, if it has one.
+	Errno   int           `json:"errno,omitempty"`
 	Outcome osdns.Outcome `json:"outcome,omitzero"`
 }

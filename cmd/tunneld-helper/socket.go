@@ -1,0 +1,78 @@
+//go:build unix
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// activated is the socket that systemd has passed (sd_listen_fds(3)). What says
+// so is taken out of the environment: it is not for the programs that are run.
+func activated() (*net.UnixListener, error) {
+	pid, count := os.Getenv("LISTEN_PID"), os.Getenv("LISTEN_FDS")
+	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
+		os.Unsetenv(name)
+	}
+	if pid != strconv.Itoa(os.Getpid()) || count == "" {
+		return nil, &mistake{"no socket has been passed", "systemd does so, or name one with --socket"}
+	}
+	if count != "1" {
+		return nil, fmt.Errorf("systemd has passed %s sockets, not one", count)
+	}
+	f := os.NewFile(3, "passed")
+	defer f.Close()
+	l, err := net.FileListener(f) // a copy, which is close-on-exec
+	if err != nil {
+		return nil, fmt.Errorf("the socket that systemd has passed: %w", err)
+	}
+	u, ok := l.(*net.UnixListener)
+	if !ok {
+		l.Close()
+		return nil, fmt.Errorf("systemd has passed a %T, not a unix socket", l)
+	}
+	return u, nil
+}
+
+// listen makes the socket at path, for the user only. A socket on which nobody
+// answers is replaced.
+func listen(path string, uid uint32) (*net.UnixListener, error) {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
+		return nil, fmt.Errorf("directory %s may be written by others (mode %v)", dir, info.Mode().Perm())
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
+		return nil, errors.New("something is in the way that is no socket")
+	}
+	if c, err := net.Dial("unix", path); err == nil {
+		c.Close()
+		return nil, errors.New("another helper answers there")
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	old := syscall.Umask(0o177) // there is no moment in which others could connect
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	syscall.Umask(old)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Lchown(path, int(uid), -1); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}

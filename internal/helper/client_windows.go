@@ -1,0 +1,11 @@
+package helper
+
+import (
+	"context"
+	"os"
+)
+
+// exchange finds nobody: there is no helper for Windows yet.
+func (c *Client) exchange(context.Context, *request) (response, *os.File, error) {
+	return response{}, nil, ErrNotInstalled
+}
