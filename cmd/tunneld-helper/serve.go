@@ -22,8 +22,11 @@ import (
 const (
 	// policyDir has a policy for each user: UID.json.
 	policyDir = "/etc/tunneld/helper"
-	// receiptsDir notes what is in force, for all users.
-	receiptsDir = "/var/lib/tunneld-helper"
+	// stateDir is the one whose lock whoever changes the system holds. It stays,
+	// since systemd mounts it for the service; what is in force is noted in
+	// receiptsDir, for all users, which comes and goes.
+	stateDir    = "/var/lib/tunneld-helper"
+	receiptsDir = stateDir + "/receipts"
 	// customaryIdle is how long to stay where systemd starts us again.
 	customaryIdle = 5 * time.Second
 )
@@ -44,7 +47,7 @@ func serve(ctx context.Context, args []string, stderr io.Writer) error {
 		return err
 	}
 	log := newLog(stderr)
-	s := &helper.Server{LockDir: receiptsDir, Ladder: newLadder(log), Idle: *idle, Log: log}
+	s := &helper.Server{LockDir: stateDir, Ladder: newLadder(log), Idle: *idle, Log: log}
 	s.Policy, s.Unusable = readPolicy(*policyFile)
 	if *socket != "" {
 		if s.Unusable != nil {
@@ -90,7 +93,7 @@ func release(ctx context.Context, args []string, stderr io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	log := newLog(stderr)
-	s := &helper.Server{Policy: policy, LockDir: receiptsDir, Ladder: newLadder(log), Log: log}
+	s := &helper.Server{Policy: policy, LockDir: stateDir, Ladder: newLadder(log), Log: log}
 	return s.Release(ctx)
 }
 
