@@ -493,6 +493,18 @@ func TestStop(t *testing.T) {
 	if rest, _ := io.ReadAll(slow); len(rest) > 0 {
 		t.Errorf("the slow one: %q", rest)
 	}
+	await.Until(t, "the end of listening", func() bool {
+		c, err := net.Dial("unix", l.Addr().String())
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	select {
+	case err := <-ended:
+		t.Fatalf("Serve ended with an answer owed: %v", err)
+	case <-time.After(10 * time.Millisecond): // what does not wait has ended by then
+	}
 	close(stopped)
 	if err := <-answered; err != nil {
 		t.Errorf("what had begun: %v", err)
