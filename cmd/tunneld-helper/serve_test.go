@@ -134,7 +134,7 @@ func TestOwnSocket(t *testing.T) {
 
 // activate runs the program as systemd does, and sends one request to it that
 // was there before it.
-func activate(t *testing.T, policy string) (answer error, stderr string) {
+func activate(t *testing.T, policy string) (stderr string, answer error) {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir(t), "s"), Net: "unix"})
 	if err != nil {
@@ -164,17 +164,18 @@ func activate(t *testing.T, policy string) (answer error, stderr string) {
 		t.Errorf("%v: %s", err, &out)
 	}
 	f.Close()
-	return <-asked, out.String()
+	answer = <-asked
+	return out.String(), answer
 }
 
 func TestActivation(t *testing.T) {
 	needsRoot(t)
-	if err, out := activate(t, policyFor(t, os.Getuid())); !errors.Is(err, helper.ErrRefused) {
+	if out, err := activate(t, policyFor(t, os.Getuid())); !errors.Is(err, helper.ErrRefused) {
 		t.Errorf("%v; want ErrRefused (%s)", err, out)
 	}
 	// A policy that is no good is told to the client.
 	broken := write(t, filepath.Join(dir(t), "1.json"), `{"version":1}`)
-	if err, _ := activate(t, broken); err == nil || errors.Is(err, helper.ErrRefused) || !strings.Contains(err.Error(), `"uid" is missing`) {
+	if _, err := activate(t, broken); err == nil || errors.Is(err, helper.ErrRefused) || !strings.Contains(err.Error(), `"uid" is missing`) {
 		t.Errorf("%v; want what is wrong with the policy", err)
 	}
 }
