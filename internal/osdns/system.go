@@ -2,7 +2,10 @@ package osdns
 
 import (
 	"context"
+	"errors"
 	"io/fs"
+	"net/netip"
+	"path/filepath"
 )
 
 // A System is what the rungs do to a machine and see of it: functions, so that a
@@ -15,6 +18,10 @@ type System struct {
 	// one, and keeps the mode, owner and security label of the one that was
 	// there. One that was not gets mode 0644.
 	ReplaceFile func(path string, data []byte) error
+	// SwapFile is ReplaceFile for a file that others write to: if it is no longer
+	// old (nil: not there) right before it would be replaced, nothing is done, and
+	// the error is errChanged.
+	SwapFile func(path string, old, data []byte) error
 	// RemoveFile removes a file. That it is not there is fs.ErrNotExist.
 	RemoveFile func(path string) error
 	// MakeDir makes one directory with mode 0755, and RemoveDir removes it if
@@ -22,7 +29,110 @@ type System struct {
 	MakeDir   func(path string) error
 	RemoveDir func(path string) error
 	ReadDir   func(path string) ([]fs.DirEntry, error)
+	// ReadLink reads a symbolic link; an error if path is none.
+	ReadLink func(path string) (string, error)
 	// Run runs a program of the system, found in its own directories whatever
 	// $PATH says, and returns its standard output.
 	Run func(ctx context.Context, name string, args ...string) ([]byte, error)
+
+	// The rest is there on Linux only.
+
+	// ResolvedVersion is the version of systemd's resolver, if it runs: asking
+	// does not start it.
+	ResolvedVersion func(ctx context.Context) (int, error)
+	// ResolvedProperty is what it says of itself.
+	ResolvedProperty func(ctx context.Context, name string) (string, error)
+	// LinkIsOurs reports whether a network interface is a pair that AddLink
+	// made. fs.ErrNotExist: there is none of that name.
+	LinkIsOurs func(name string) (bool, error)
+	// AddLink makes a pair of interfaces that lead nowhere, so that the resolver
+	// has one of ours to which names can be tied. RemoveLink removes it.
+	AddLink    func(name string) error
+	RemoveLink func(name string) error
+	// SetLinkDNS makes systemd's resolver ask server for the domains and what is
+	// below them, and for nothing else, over that interface.
+	SetLinkDNS func(ctx context.Context, link string, server netip.AddrPort, domains []string) error
+
+	// ServiceState is the ActiveState of a systemd unit, and its main process.
+	ServiceState func(ctx context.Context, unit string) (state string, pid int, err error)
+	// ReloadService and RestartService return when it is done.
+	ReloadService  func(ctx context.Context, unit string) error
+	RestartService func(ctx context.Context, unit string) error
+	// Reread tells a process to read its files again (SIGHUP).
+	Reread func(pid int) error
+}
+
+// errChanged: somebody else has written to a file meanwhile.
+var errChanged = errors.New("it was changed by somebody else meanwhile")
+
+// Before returns the same system, but for a call of step before each change that
+// is made to it, with a description that contains what is changed. If step returns
+// an error, the change is not made.
+func (s System) Before(step func(what string) error) System {
+	onPath := func(what string, do func(string) error) func(string) error {
+		if do == nil {
+			return nil
+		}
+		return func(path string) error {
+			if err := step(what + " " + path); err != nil {
+				return err
+			}
+			return do(path)
+		}
+	}
+	onUnit := func(what string, do func(context.Context, string) error) func(context.Context, string) error {
+		if do == nil {
+			return nil
+		}
+		return func(ctx context.Context, unit string) error {
+			return onPath(what, func(unit string) error { return do(ctx, unit) })(unit)
+		}
+	}
+	old := s
+	s.ReplaceFile = func(path string, data []byte) error {
+		return onPath("write", func(path string) error { return old.ReplaceFile(path, data) })(path)
+	}
+	s.SwapFile = func(path string, before, data []byte) error {
+		return onPath("write", func(path string) error { return old.SwapFile(path, before, data) })(path)
+	}
+	s.RemoveFile = onPath("remove", old.RemoveFile)
+	s.MakeDir = onPath("make directory", old.MakeDir)
+	s.RemoveDir = onPath("remove directory", old.RemoveDir)
+	s.AddLink = onPath("add link", old.AddLink)
+	s.RemoveLink = onPath("remove link", old.RemoveLink)
+	s.ReloadService = onUnit("reload", old.ReloadService)
+	s.RestartService = onUnit("restart", old.RestartService)
+	if old.SetLinkDNS != nil {
+		s.SetLinkDNS = func(ctx context.Context, link string, server netip.AddrPort, domains []string) error {
+			return onPath("set the DNS of link", func(link string) error { return old.SetLinkDNS(ctx, link, server, domains) })(link)
+		}
+	}
+	return s
+}
+
+// real is the file itself, where the path leads to it by links.
+func (s System) real(path string) string {
+	for range 8 {
+		to, err := s.ReadLink(path)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(path), to)
+		}
+		path = to
+	}
+	return path
+}
+
+// discard removes a file that need not be there. On a read-only file system, even
+// the removal of what is not there would be an error.
+func (s System) discard(path string) error {
+	if _, err := s.ReadFile(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err := s.RemoveFile(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }

@@ -1,0 +1,89 @@
+package osdns
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+)
+
+// hosts is the rung that works where nothing else does: a hosts file, to which
+// each name is written. It has no wildcards.
+type hosts struct {
+	System
+	path string
+	// lines are those of the file for the names, and eol ends them.
+	lines func([]Name) []string
+	eol   string
+	// order tells whether those who read the file do so before they ask anybody
+	// else, and what was found; nil: they do.
+	order func() (why string, ok bool)
+}
+
+func (h hosts) name() string { return "hosts" }
+
+func (h hosts) wildcards() bool { return false }
+
+func (h hosts) sharedFiles() []string { return []string{h.real(h.path)} }
+
+func (h hosts) fits(context.Context, Claim) (string, bool) {
+	if h.order == nil {
+		return h.path + " works everywhere", true
+	}
+	return h.order()
+}
+
+func (h hosts) apply(_ context.Context, c Claim) error {
+	return h.edit(func(file []byte) []byte { return putBlock(file, c.Owner, h.lines(c.Names), h.eol) })
+}
+
+func (h hosts) remove(_ context.Context, owner string) error {
+	return h.edit(func(file []byte) []byte { return removeBlock(file, owner) })
+}
+
+// hostsTries is how often a change is made anew because somebody else was faster.
+const hostsTries = 10
+
+// edit changes the file, unless the change is none. A nil file is one that is not
+// there.
+func (h hosts) edit(change func([]byte) []byte) error {
+	path := h.real(h.path)
+	// What an edit that was cut short has left.
+	if err := h.discard(temporary(path)); err != nil {
+		return fmt.Errorf("edit %s: %w", path, err)
+	}
+	for range hostsTries {
+		old, err := h.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			old, err = nil, nil
+		}
+		if err != nil {
+			return fmt.Errorf("edit %s: %w", path, err)
+		}
+		now := change(old)
+		switch {
+		case bytes.Equal(old, now) && (old == nil) == (now == nil):
+			return nil
+		case now == nil:
+			err = h.RemoveFile(path)
+		default:
+			err = h.SwapFile(path, old, now)
+		}
+		if errors.Is(err, errChanged) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("edit %s: %w", path, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("edit %s: %w", path, errChanged)
+}
+
+// temporary is the name under which a file is written before it takes the place of
+// another. It is always the same, so that what a crash has left is found.
+func temporary(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tunneld")
+}
