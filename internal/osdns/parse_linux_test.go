@@ -1,0 +1,200 @@
+package osdns
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestParseNsswitch(t *testing.T) {
+	type sources = []source
+	only := []string{answerSuccess}
+	for _, test := range []struct {
+		name, file, line string
+		want             sources
+		ok               bool
+	}{
+		{name: "empty"},
+		{name: "no hosts", file: "passwd: files\n# hosts: dns\n"},
+		{name: "plain", file: "passwd: x\n hosts :  files\tdns # and no more\n", line: "files dns", want: sources{{"files", only}, {"dns", only}}, ok: true},
+		{name: "returns", file: "hosts: mdns4_minimal [NOTFOUND=return] dns", line: "mdns4_minimal [NOTFOUND=return] dns", want: sources{{"mdns4_minimal", []string{answerSuccess, answerNotFound}}, {"dns", only}}, ok: true},
+		{name: "not", file: "hosts: resolve [!UNAVAIL=return]", line: "resolve [!UNAVAIL=return]", want: sources{{"resolve", []string{answerSuccess, answerNotFound, answerTryAgain}}}, ok: true},
+		{name: "close together", file: "hosts:files[success=continue TRYAGAIN=return]dns", line: "files[success=continue TRYAGAIN=return]dns", want: sources{{"files", []string{answerTryAgain}}, {"dns", only}}, ok: true},
+		{name: "not closed", file: "hosts: files [NOTFOUND=return", line: "files [NOTFOUND=return", want: sources{{"files", []string{answerSuccess, answerNotFound}}}, ok: true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, line, ok := parseNsswitch([]byte(test.file))
+			if ok != test.ok || line != test.line {
+				t.Errorf("line %q, %v; want %q, %v", line, ok, test.line, test.ok)
+			}
+			for _, s := range slices.Concat(got, test.want) {
+				slices.Sort(s.returns)
+			}
+			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(source{})); diff != "" {
+				t.Errorf("sources (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func FuzzParseNsswitch(f *testing.F) {
+	f.Add([]byte(mdnsFirst))
+	f.Add([]byte("hosts: [ ]x[]"))
+	f.Fuzz(func(t *testing.T, file []byte) {
+		sources, line, ok := parseNsswitch(file)
+		if !ok && (sources != nil || line != "") {
+			t.Errorf("%v of %q, which is no line", sources, line)
+		}
+		for _, s := range sources {
+			if s.name == "" || strings.ContainsAny(s.name, " \t[") {
+				t.Errorf("%q is no source", s.name)
+			}
+		}
+	})
+}
+
+func TestParseAhosts(t *testing.T) {
+	a, b, c := netip.MustParseAddr("127.77.31.4"), netip.MustParseAddr("::1"), netip.MustParseAddr("127.0.0.1")
+	sep := "192.0.2.255     STREAM 192.0.2.255\n192.0.2.255     DGRAM  \n192.0.2.255     RAW    \n"
+	for _, test := range []struct {
+		name string
+		out  string
+		want map[string][]netip.Addr
+	}{
+		{"none", sep + sep + sep, map[string][]netip.Addr{}},
+		{"all", "127.77.31.4     STREAM one\n127.77.31.4     DGRAM\n::1     STREAM\n" + sep + "127.0.0.1  STREAM two\n" + sep + "::1 STREAM three\n" + sep, map[string][]netip.Addr{"one": {a, b}, "two": {c}, "three": {b}}},
+		{"one by another's name", sep + "127.77.31.4     STREAM one\n" + sep + sep, map[string][]netip.Addr{"two": {a}}},
+		{"mapped", "::ffff:127.0.0.1 STREAM one\n127.0.0.1 DGRAM\n" + sep, map[string][]netip.Addr{"one": {c}}},
+		{"cut off", "127.77.31.4     STREAM one\n127.77", map[string][]netip.Addr{"one": {a}}},
+		{"more than was asked for", sep + sep + sep + "127.77.31.4     STREAM four\n", map[string][]netip.Addr{}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := parseAhosts([]string{"one", "two", "three"}, test.out)
+			if diff := cmp.Diff(test.want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+				t.Errorf("parseAhosts (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func FuzzParseAhosts(f *testing.F) {
+	f.Add("127.77.31.4     STREAM one\n192.0.2.255     STREAM 192.0.2.255\n::1 RAW\n")
+	f.Fuzz(func(t *testing.T, out string) {
+		for name, addrs := range parseAhosts([]string{"one", "two"}, out) {
+			if name != "one" && name != "two" || len(addrs) == 0 {
+				t.Errorf("%q: %v", name, addrs)
+			}
+		}
+	})
+}
+
+func TestReadDnsmasqConf(t *testing.T) {
+	dirs := func(d ...confDir) []confDir { return d }
+	for _, test := range []struct {
+		name  string
+		args  string
+		files map[string]string
+		want  dnsmasqConf
+	}{
+		{name: "nothing", args: "dnsmasq"},
+		{name: "arguments", args: "dnsmasq -x /run/x -7 /etc/dnsmasq.d,.dpkg-dist,.dpkg-old --stop-dns-rebind --servers-file=/x",
+			want: dnsmasqConf{dirs: dirs(confDir{path: "/etc/dnsmasq.d", none: []string{".dpkg-dist", ".dpkg-old"}}), servers: "/x", rebind: true}},
+		{name: "files", args: "dnsmasq", files: map[string]string{
+			"/etc/dnsmasq.conf":     "#conf-dir=/no\nconf-dir = /etc/dnsmasq.d/,*.conf # these\nconf-file=/etc/more\n",
+			"/etc/more":             "conf-file=/etc/dnsmasq.conf\nservers-file=\"/etc/servers\"\n",
+			"/etc/dnsmasq.d/a.conf": "stop-dns-rebind\n", "/etc/dnsmasq.d/b.old": "servers-file=/no\n", "/etc/dnsmasq.d/tunneld.conf": "servers-file=/no\n", "/etc/dnsmasq.d/.c.conf": "rebind-localhost-ok\n",
+		}, want: dnsmasqConf{dirs: dirs(confDir{path: "/etc/dnsmasq.d", only: []string{".conf"}}), servers: "/etc/servers", rebind: true}},
+		{name: "another file", args: "dnsmasq --conf-file=/dev/null --conf-dir=/etc/NetworkManager/dnsmasq.d", files: map[string]string{
+			"/etc/dnsmasq.conf": "stop-dns-rebind\n", "/etc/NetworkManager/dnsmasq.d/x": "rebind-localhost-ok",
+		}, want: dnsmasqConf{dirs: dirs(confDir{path: "/etc/NetworkManager/dnsmasq.d"}), rebindLocal: true}},
+		{name: "another file, short", args: "dnsmasq -C /etc/mine", files: map[string]string{"/etc/dnsmasq.conf": "stop-dns-rebind\n", "/etc/mine": "conf-dir=/etc/d,\n"},
+			want: dnsmasqConf{dirs: dirs(confDir{path: "/etc/d"})}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := newMachine(t, test.files)
+			got, err := readDnsmasqConf(m.system(), strings.Fields(test.args))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(dnsmasqConf{}, confDir{})); diff != "" {
+				t.Errorf("configuration (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func FuzzDnsmasqConf(f *testing.F) {
+	f.Add([]byte("conf-dir=/a,*.conf,.x\nconf-file=/b\nservers-file=x # y\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var c dnsmasqConf
+		var files []string
+		c.parse(data, &files)
+		for _, d := range c.dirs {
+			if d.path == "" {
+				t.Error("a directory without a path")
+			}
+			d.reads(dnsmasqFile)
+		}
+	})
+}
+
+func TestParseSocket(t *testing.T) {
+	for _, test := range []struct {
+		name, line string
+		want       string
+		uid        int
+		inode      string
+	}{
+		{name: "head", line: "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops"},
+		{name: "udp", line: " 1: 3500007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000   101        0 1234 2 00000000 0", want: "127.0.0.53:53", uid: 101, inode: "1234"},
+		{name: "tcp6", line: " 0: 00000000000000000000000001000000:0035 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 77 1", want: "[::1]:53", inode: "77"},
+		{name: "a connection", line: " 0: 0100007F:0035 0100007F:8000 01 00000000:00000000 00:00000000 00000000     0        0 77 1"},
+		{name: "nonsense", line: " 0: 0100007:0035 x 0A 0 0 0 0 0 0 1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l, inode, ok := parseSocket(test.line)
+			if ok != (test.want != "") {
+				t.Fatalf("ok %v", ok)
+			}
+			if ok && (l.Addr.String() != test.want || l.UID != test.uid || inode != test.inode) {
+				t.Errorf("%v, uid %d, inode %s; want %s, %d, %s", l.Addr, l.UID, inode, test.want, test.uid, test.inode)
+			}
+		})
+	}
+}
+
+func FuzzParseSocket(f *testing.F) {
+	f.Add(" 1: 3500007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000   101        0 1234 2 00000000 0")
+	f.Fuzz(func(t *testing.T, line string) {
+		if l, _, ok := parseSocket(line); ok && !l.Addr.IsValid() {
+			t.Errorf("%v", l)
+		}
+	})
+}
+
+func TestExamine(t *testing.T) {
+	m := newMachine(t, with(stub, "/etc/nsswitch.conf", mdnsFirst, unixSockets, avahiListen+"1: 00000002 00000000 00010000 0001 01 2 /run/nscd/socket\n"))
+	m.resolved = 252
+	s := m.system()
+	got := examine(t.Context(), s)
+	want := Findings{
+		ResolvConf: "/etc/resolv.conf", Nameservers: []string{"127.0.0.53"}, Resolver: "systemd-resolved",
+		Hosts: "files mdns4_minimal [NOTFOUND=return] resolve [!UNAVAIL=return] dns", FilesFirst: true, Avahi: true, MDNSEnds: true,
+		Resolved: &ResolvedFindings{Version: 252, Mode: "stub", StubListener: "yes", MulticastDNS: "resolve"},
+		Caches:   []string{"nscd"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("findings (-want +got):\n%s", diff)
+	}
+	if got := examine(t.Context(), newMachine(t, forwarder).system()).Resolver; got != "dnsmasq" {
+		t.Errorf("resolver %q; want dnsmasq", got)
+	}
+}
+
+// What this machine has is found without privileges, and without harm.
+func TestExamineThisMachine(t *testing.T) {
+	Examine(t.Context())
+}
