@@ -1,13 +1,8 @@
 package osdns
 
 import (
-	"context"
-	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,43 +45,3 @@ func systemRungs(s System, dir string, _ *slog.Logger) []rung {
 }
 
 const hostsPath = "/etc/hosts"
-
-// directories are those that programs of the system are in; the last one is that
-// of NixOS.
-var directories = [...]string{"/usr/bin", "/bin", "/usr/sbin", "/sbin", "/run/current-system/sw/bin"}
-
-// program finds a program of the system.
-func program(name string) (string, error) {
-	for _, dir := range directories {
-		path := filepath.Join(dir, name)
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			return path, nil
-		}
-	}
-	return "", &exec.Error{Name: name, Err: exec.ErrNotFound}
-}
-
-// killedDelay is how long a program that was killed may keep its output open
-// through children.
-const killedDelay = time.Second
-
-func run(ctx context.Context, name string, args ...string) ([]byte, error) {
-	path, err := program(name)
-	if err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.WaitDelay = killedDelay
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	return out, nil
-}
-
-func makeDir(path string) error {
-	if err := os.Mkdir(path, 0o755); err != nil {
-		return err
-	}
-	return os.Chmod(path, 0o755) // whatever the umask
-}

@@ -1,3 +1,5 @@
+//go:build unix
+
 package osdns
 
 import (
@@ -17,19 +19,6 @@ func removeFile(path string) error {
 		return &os.PathError{Op: "remove", Path: path, Err: err}
 	}
 	return syncDir(filepath.Dir(path))
-}
-
-func swapFile(path string, old, data []byte) error {
-	return replaceFile(path, data, func() error {
-		now, err := os.ReadFile(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			now, err = nil, nil
-		}
-		if err == nil && (!bytes.Equal(now, old) || (now == nil) != (old == nil)) {
-			err = errChanged
-		}
-		return err
-	})
 }
 
 // replaceFile writes a whole file under a temporary name and lets it take the place
@@ -117,7 +106,7 @@ func likeModel(f, model *os.File) error {
 	if err := f.Chown(int(info.Uid), int(info.Gid)); err != nil {
 		return err
 	}
-	if err := unix.Fchmod(fd, info.Mode&0o7777); err != nil {
+	if err := unix.Fchmod(fd, uint32(info.Mode&0o7777)); err != nil {
 		return os.NewSyscallError("fchmod", err)
 	}
 	names, err := xattrs(from)
@@ -163,34 +152,6 @@ func grown(get func([]byte) (int, error)) ([]byte, error) {
 		}
 		return b[:max(n, 0)], err
 	}
-}
-
-// overwrite writes to the file itself, and only what is different: what comes before
-// that is safe whatever happens.
-func overwrite(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	old, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	same := 0
-	for same < min(len(old), len(data)) && old[same] == data[same] {
-		same++
-	}
-	if _, err := f.WriteAt(data[same:], int64(same)); err != nil {
-		return err
-	}
-	if err := f.Truncate(int64(len(data))); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	return f.Close()
 }
 
 // syncDir makes a rename last.
