@@ -20,6 +20,8 @@ type hosts struct {
 	// order tells whether those who read the file do so before they ask anybody
 	// else, and what was found; nil: they do.
 	order func() (why string, ok bool)
+	// flush makes the system forget what the file was; nil: it does not remember.
+	flush func(context.Context)
 }
 
 func (h hosts) name() string { return "hosts" }
@@ -35,12 +37,12 @@ func (h hosts) fits(context.Context, Claim) (string, bool) {
 	return h.order()
 }
 
-func (h hosts) apply(_ context.Context, c Claim) error {
-	return h.edit(func(file []byte) []byte { return putBlock(file, c.Owner, h.lines(c.Names), h.eol) })
+func (h hosts) apply(ctx context.Context, c Claim) error {
+	return h.edit(ctx, func(file []byte) []byte { return putBlock(file, c.Owner, h.lines(c.Names), h.eol) })
 }
 
-func (h hosts) remove(_ context.Context, owner string) error {
-	return h.edit(func(file []byte) []byte { return removeBlock(file, owner) })
+func (h hosts) remove(ctx context.Context, owner string) error {
+	return h.edit(ctx, func(file []byte) []byte { return removeBlock(file, owner) })
 }
 
 // hostsTries is how often a change is made anew because somebody else was faster.
@@ -48,7 +50,7 @@ const hostsTries = 10
 
 // edit changes the file, unless the change is none. A nil file is one that is not
 // there.
-func (h hosts) edit(change func([]byte) []byte) error {
+func (h hosts) edit(ctx context.Context, change func([]byte) []byte) error {
 	path := h.real(h.path)
 	// What an edit that was cut short has left.
 	if err := h.discard(temporary(path)); err != nil {
@@ -76,6 +78,9 @@ func (h hosts) edit(change func([]byte) []byte) error {
 		}
 		if err != nil {
 			return fmt.Errorf("edit %s: %w", path, err)
+		}
+		if h.flush != nil {
+			h.flush(ctx)
 		}
 		return nil
 	}

@@ -60,6 +60,9 @@ type System struct {
 	RestartService func(ctx context.Context, unit string) error
 	// Reread tells a process to read its files again (SIGHUP).
 	Reread func(pid int) error
+
+	// Registry is there on Windows only.
+	Registry Registry
 }
 
 // errChanged: somebody else has written to a file meanwhile.
@@ -102,6 +105,7 @@ func (s System) Before(step func(what string) error) System {
 	s.RemoveLink = onPath("remove link", old.RemoveLink)
 	s.ReloadService = onUnit("reload", old.ReloadService)
 	s.RestartService = onUnit("restart", old.RestartService)
+	s.Registry = old.Registry.before(step)
 	if old.SetLinkDNS != nil {
 		s.SetLinkDNS = func(ctx context.Context, link string, server netip.AddrPort, domains []string) error {
 			return onPath("set the DNS of link", func(link string) error { return old.SetLinkDNS(ctx, link, server, domains) })(link)
