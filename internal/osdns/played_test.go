@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -33,8 +34,11 @@ func newPlayed(dirs ...string) *played {
 	return p
 }
 
+// inside is a path as it is in Files, on whatever system the tests run.
+func inside(path string) string { return strings.TrimPrefix(filepath.ToSlash(path), "/") }
+
 func (p *played) put(path, data string) {
-	p.Files[strings.TrimPrefix(path, "/")] = &fstest.MapFile{Data: []byte(data), Mode: 0o644}
+	p.Files[inside(path)] = &fstest.MapFile{Data: []byte(data), Mode: 0o644}
 }
 
 // clone returns what is on the machine now, to be compared with what is later.
@@ -61,7 +65,6 @@ func same(t *testing.T, what string, want, got *played) {
 }
 
 func (p *played) system() System {
-	inside := func(path string) string { return strings.TrimPrefix(path, "/") }
 	missing := func(op, path string) error { return &fs.PathError{Op: op, Path: path, Err: fs.ErrNotExist} }
 	return System{
 		ReadFile: func(path string) ([]byte, error) { return fs.ReadFile(p.Files, inside(path)) },
@@ -70,7 +73,7 @@ func (p *played) system() System {
 			return "", &fs.PathError{Op: "readlink", Path: path, Err: fs.ErrInvalid}
 		},
 		ReplaceFile: func(path string, data []byte) error {
-			if i := strings.LastIndex(path, "/"); i > 0 && p.Files[inside(path[:i])] == nil {
+			if dir := inside(filepath.Dir(path)); dir != "" && p.Files[dir] == nil {
 				return missing("open", path)
 			}
 			p.Files[inside(path)] = &fstest.MapFile{Data: slices.Clone(data), Mode: 0o644}
