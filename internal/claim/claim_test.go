@@ -27,6 +27,7 @@ type machine struct {
 	mu       sync.Mutex // guards the following
 	absent   bool       // the helper
 	fails    error
+	refuses  map[string]bool
 	broken   map[string]bool // rungs that do not work, though they can be taken
 	leaks    map[string]bool // rungs by which every name comes to us
 	rung     string
@@ -48,6 +49,15 @@ func (m *machine) Claim(_ context.Context, server netip.AddrPort, names []osdns.
 	m.claims++
 	if m.fails != nil {
 		return osdns.Outcome{}, m.fails
+	}
+	var refused []string
+	for _, n := range names {
+		if m.refuses[n.Name] {
+			refused = append(refused, n.Name)
+		}
+	}
+	if len(refused) > 0 {
+		return osdns.Outcome{}, &helper.Refusal{Reason: "it is the machine's own", Names: refused}
 	}
 	if server != serverAt {
 		m.t.Errorf("claimed for %v", server)
@@ -387,6 +397,42 @@ func TestTheHelperFails(t *testing.T) {
 		m.do(func() { m.fails = nil })
 		time.Sleep(2 * repairMost)
 		if r := c.Report(); r.Problem != "" || r.Outcome.Rung != "resolver" {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
+func TestNamesThatAreRefusedAreLeftOut(t *testing.T) {
+	m := &machine{refuses: map[string]bool{"vm.local": true}}
+	play(t, m, func(t *testing.T, c *Claimant, stop func()) {
+		c.Set(names("a.local", "vm.local"))
+		c.Checked(t.Context())
+		r := c.Report()
+		if diff := cmp.Diff(map[string]string{"vm.local": "it is the machine's own"}, r.Refused); diff != "" || r.Outcome.Rung != "resolver" || r.Problem != "" {
+			t.Errorf("%+v\n%s", r, diff)
+		}
+		if diff := cmp.Diff([]string{"a.local"}, m.has()); diff != "" {
+			t.Error(diff)
+		}
+		claims := read(m, &m.claims)
+		time.Sleep(time.Hour)
+		if n := read(m, &m.claims) - claims; n > 0 {
+			t.Errorf("claimed %d more times for a name that is refused", n)
+		}
+		c.Set(names("vm.local"))
+		c.Checked(t.Context())
+		if len(m.has()) > 0 || rung(c) != "" {
+			t.Errorf("%v are claimed by %q", m.has(), rung(c))
+		}
+	})
+}
+
+func TestTheCanaryIsRefused(t *testing.T) {
+	m := &machine{refuses: map[string]bool{"a.local": true, canary.Name: true}}
+	play(t, m, func(t *testing.T, c *Claimant, stop func()) {
+		c.Set(names("a.local", "b.local"))
+		c.Checked(t.Context())
+		if r := c.Report(); r.Problem != "refused by tunneld-helper: it is the machine's own" {
 			t.Errorf("%+v", r)
 		}
 	})

@@ -78,6 +78,9 @@ type Report struct {
 	Outcome osdns.Outcome
 	// Problem is why they are not, though there is a helper.
 	Problem string
+	// Refused are the names that no claim may have, and why: they are wanted by
+	// somebody else.
+	Refused map[string]string
 	// Names are the names that were looked up, and what came of it last.
 	Names map[string]Resolution
 }

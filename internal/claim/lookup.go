@@ -31,7 +31,7 @@ const (
 func (s *state) lookAt(ctx context.Context, want []osdns.Name, generation int) {
 	known := s.Report().Names
 	var due, old []osdns.Name
-	for _, n := range want {
+	for _, n := range s.allowed(want) {
 		if r, ok := known[n.Name]; ok && r.Right {
 			old = append(old, n)
 		} else {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/tunneld/tunneld/internal/helper"
@@ -21,8 +23,9 @@ type state struct {
 	uncontrolled bool
 	skip         []string // rungs that do not work here
 	failed       []osdns.Passed
-	clear        bool // nothing is claimed for sure
-	errors       int  // in a row
+	clear        bool              // nothing is claimed for sure
+	errors       int               // in a row
+	refused      map[string]string // names, and why no claim may have them
 
 	repairs  int // in a row, that did not help
 	repaired time.Time
@@ -70,18 +73,22 @@ func (s *state) round(run context.Context) {
 	}
 }
 
-// claim has the names claimed, unless they are, by the first rung that works. It
-// returns early if ctx is done.
+// claim has the names claimed, unless they are, by the first rung that works, but
+// for those that no claim may have. It returns early if ctx is done.
 func (s *state) claim(ctx context.Context, want []osdns.Name, generation int) error {
-	if len(want) == 0 {
-		err := s.claimNothing()
-		s.reach(&s.applied, generation)
-		return err
-	}
-	all := append(want[:len(want):len(want)], s.Canary)
 	for ctx.Err() == nil {
+		all := s.allowed(want)
+		if len(all) == 0 {
+			err := s.claimNothing()
+			s.reach(&s.applied, generation)
+			return err
+		}
+		all = append(all, s.Canary)
 		if !reflect.DeepEqual(s.inForce, all) {
 			err := s.claimOnce(all)
+			if s.refuse(err) {
+				continue // without those
+			}
 			s.reach(&s.applied, generation)
 			if err != nil {
 				return err
@@ -101,6 +108,40 @@ func (s *state) claim(ctx context.Context, want []osdns.Name, generation int) er
 		}
 	}
 	return nil
+}
+
+// allowed are the names that were not refused.
+func (s *state) allowed(want []osdns.Name) []osdns.Name {
+	var all []osdns.Name
+	for _, n := range want {
+		if s.refused[n.Name] == "" {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// refuse notes which names are refused, if that is the error, and reports whether
+// the others may be claimed.
+func (s *state) refuse(err error) bool {
+	r, ok := errors.AsType[*helper.Refusal](err)
+	if !ok || len(r.Names) == 0 || slices.Contains(r.Names, s.Canary.Name) {
+		return false
+	}
+	refused := maps.Clone(s.refused) // the report has the old one
+	if refused == nil {
+		refused = make(map[string]string)
+	}
+	for _, name := range r.Names {
+		if refused[name] != "" {
+			return false // it was not among those that were asked for
+		}
+		refused[name] = r.Reason
+		s.log().Warn("a name cannot be claimed", "name", name, "why", r.Reason)
+	}
+	s.refused = refused
+	s.note(func(report *Report) { report.Refused = refused })
+	return true
 }
 
 // claimOnce has the names claimed by the first rung that is not known to fail.
@@ -134,7 +175,7 @@ func (s *state) claimNothing() error {
 		return err
 	}
 	s.inForce, s.outcome, s.proven, s.clear = nil, osdns.Outcome{}, "", true
-	s.note(func(r *Report) { *r = Report{Installed: true} })
+	s.note(func(r *Report) { *r = Report{Installed: true, Refused: s.refused} })
 	return nil
 }
 
@@ -157,6 +198,7 @@ func (s *state) repair() bool {
 	s.repairs++
 	s.repaired = time.Now()
 	s.inForce, s.proven, s.skip, s.failed = nil, "", nil, nil
+	s.refused = nil // the rules may be others now
 	return true
 }
 

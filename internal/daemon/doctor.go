@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/tunneld/tunneld/internal/claim"
 	"github.com/tunneld/tunneld/internal/dns"
+	"github.com/tunneld/tunneld/internal/osdns"
 	"github.com/tunneld/tunneld/internal/status"
 )
 
@@ -33,8 +35,8 @@ func (d *Daemon) doctor(ctx context.Context) []status.Check {
 
 	checks := []status.Check{checkResponder(told, d.names.server.Stats())}
 	checks = append(checks, d.names.checkClaim(told, report))
-	checks = append(checks, d.names.lookAt(ctx, now, told.Rung != "")...)
-	return append(checks, d.names.surroundings(ctx)...)
+	checks = append(checks, d.names.lookAt(ctx, now, report)...)
+	return append(checks, d.surroundings(ctx)...)
 }
 
 func checkResponder(told status.DNS, asked dns.Stats) status.Check {
@@ -86,7 +88,7 @@ func (n *names) checkClaim(told status.DNS, r claim.Report) status.Check {
 }
 
 // lookAt looks all names up, each by itself, as the programs of the system do.
-func (n *names) lookAt(ctx context.Context, all []dns.Name, claimed bool) []status.Check {
+func (n *names) lookAt(ctx context.Context, all []dns.Name, r claim.Report) []status.Check {
 	if n.claimant == nil {
 		return nil
 	}
@@ -99,14 +101,14 @@ func (n *names) lookAt(ctx context.Context, all []dns.Name, claimed bool) []stat
 			defer func() { <-tickets }()
 			limited, cancel := context.WithTimeout(ctx, lookPatience)
 			defer cancel()
-			checks[i] = n.judge(name, n.claimant.LookUp(limited, name.Name, name.Addrs), claimed)
+			checks[i] = judge(name, n.claimant.LookUp(limited, name.Name, name.Addrs), r.Outcome.Rung != "", r.Refused[name.Name])
 		})
 	}
 	looking.Wait()
 	return checks
 }
 
-func (n *names) judge(name dns.Name, r claim.Resolution, claimed bool) status.Check {
+func judge(name dns.Name, r claim.Resolution, claimed bool, refused string) status.Check {
 	c := status.Check{Name: name.Name, Result: status.OK}
 	took := r.Took.Round(100 * time.Microsecond)
 	switch {
@@ -120,8 +122,8 @@ func (n *names) judge(name dns.Name, r claim.Resolution, claimed bool) status.Ch
 		c.Result = status.Warn
 		c.Fix = "somebody else is asked first, who does not know: see the checks of nsswitch and .local"
 	case r.Right:
-	case name.Name == n.own:
-		c.Evidence += ": it is this machine's own name in mDNS"
+	case refused != "":
+		c.Evidence += "; it is not claimed: " + refused
 		c.Result, c.Fix = status.Warn, "give the forward another name"
 	case claimed:
 		c.Result, c.Fix = status.Fail, "see which of the checks below explains it"
@@ -140,4 +142,89 @@ func list(addrs []netip.Addr) string {
 }
 
 // surroundings are what else answers for names on this machine.
-func (n *names) surroundings(context.Context) []status.Check { return nil }
+func (d *Daemon) surroundings(ctx context.Context) []status.Check {
+	if d.names.claimant == nil {
+		return nil
+	}
+	f := osdns.Examine(ctx)
+	checks := []status.Check{checkResolver(f), checkNsswitch(f), checkMulticast(f)}
+	for _, port := range []uint16{53, 5353} {
+		checks = append(checks, checkPort(port, f.Listeners))
+	}
+	if len(f.Caches) > 0 {
+		checks = append(checks, status.Check{
+			Name:     "caches",
+			Result:   status.Warn,
+			Evidence: strings.Join(f.Caches, " and ") + " may remember for a while that a new name is not there",
+			Fix:      "nscd --invalidate hosts, or turn off its cache of hosts",
+		})
+	}
+	return checks
+}
+
+func checkResolver(f osdns.Findings) status.Check {
+	c := status.Check{Name: "resolver", Result: status.OK, Evidence: "nobody: there is no name server in resolv.conf"}
+	if len(f.Nameservers) > 0 {
+		c.Evidence = f.ResolvConf + " leads to " + strings.Join(f.Nameservers, ", ")
+		if f.Resolver != "" {
+			c.Evidence += ", which is " + f.Resolver
+		}
+	}
+	if r := f.Resolved; r != nil {
+		c.Evidence += fmt.Sprintf("; systemd-resolved %d runs (resolv.conf: %s, multicast DNS: %s)", r.Version, r.Mode, r.MulticastDNS)
+	}
+	return c
+}
+
+func checkNsswitch(f osdns.Findings) status.Check {
+	c := status.Check{Name: "nsswitch", Result: status.OK, Evidence: "hosts: " + f.Hosts}
+	switch {
+	case f.Hosts == "":
+		c.Evidence = "there is no order of sources; the hosts file comes first, then the name server"
+	case f.MDNSEnds:
+		c.Evidence += "; names like task-api.local end at Avahi, so only the hosts file can carry them"
+	case !f.FilesFirst:
+		c.Result = status.Warn
+		c.Evidence += "; the hosts file does not come first"
+		c.Fix = "put files first in the hosts line of /etc/nsswitch.conf"
+	}
+	return c
+}
+
+func checkMulticast(f osdns.Findings) status.Check {
+	c := status.Check{Name: ".local", Result: status.OK, Evidence: "nobody else answers for it"}
+	var others []string
+	if f.Avahi {
+		others = append(others, "Avahi")
+	}
+	if f.Resolved != nil && f.Resolved.MulticastDNS == "yes" {
+		others = append(others, "systemd-resolved's multicast DNS")
+	}
+	if len(others) > 0 {
+		c.Evidence = strings.Join(others, " and ") + " answers for other names in it, and keeps them: ours are claimed one by one"
+	}
+	return c
+}
+
+func checkPort(port uint16, all []osdns.Listener) status.Check {
+	c := status.Check{Name: fmt.Sprintf("port %d", port), Result: status.OK, Evidence: "nobody listens on it"}
+	var who []string
+	for _, l := range all {
+		if l.Addr.Port() != port {
+			continue
+		}
+		text := fmt.Sprintf("%s %v", l.Network, l.Addr.Addr())
+		if l.Program != "" {
+			text += fmt.Sprintf(" (%s, process %d)", l.Program, l.PID)
+		} else {
+			text += fmt.Sprintf(" (a process of user %d)", l.UID)
+		}
+		if !slices.Contains(who, text) {
+			who = append(who, text)
+		}
+	}
+	if len(who) > 0 {
+		c.Evidence = strings.Join(who, ", ")
+	}
+	return c
+}

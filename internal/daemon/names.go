@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -49,7 +48,6 @@ type names struct {
 	listen   netip.AddrPort
 	err      error           // why the responder does not listen
 	claimant *claim.Claimant // nil: the system is not concerned
-	own      string          // the machine's own name in mDNS, which is not ours to take
 	now      []dns.Name      // as they were set
 	giveUp   context.CancelFunc
 	ended    chan struct{} // closed when nothing is claimed any more
@@ -79,10 +77,6 @@ func (d *Daemon) startNames(ctx context.Context, running *errgroup.Group) {
 
 // claim has the system ask us, until drain takes that back.
 func (n *names) claim(d *Daemon, running *errgroup.Group) {
-	host, err := os.Hostname()
-	if host, _, _ = strings.Cut(strings.ToLower(host), "."); err == nil && host != "" {
-		n.own = host + ".local"
-	}
 	n.claimant = &claim.Claimant{
 		Helper:  d.Helper,
 		Lookup:  d.Lookup,
@@ -142,7 +136,7 @@ func (n *names) set(now []dns.Name) {
 	}
 	canary := dns.Name{Name: n.claimant.Canary.Name, Addrs: n.claimant.Canary.Addrs}
 	n.server.SetZone(dns.NewZone(slices.Concat(now, n.now, []dns.Name{canary})))
-	n.claimant.Set(n.claimable(now))
+	n.claimant.Set(claimable(now))
 	if n.lacks(now) {
 		ctx, cancel := context.WithTimeout(context.Background(), goneTimeout)
 		defer cancel()
@@ -151,13 +145,11 @@ func (n *names) set(now []dns.Name) {
 	n.server.SetZone(dns.NewZone(slices.Concat(now, []dns.Name{canary})))
 }
 
-// claimable are the names that may be claimed.
-func (n *names) claimable(all []dns.Name) []osdns.Name {
-	var out []osdns.Name
-	for _, name := range all {
-		if name.Name != n.own {
-			out = append(out, osdns.Name{Name: name.Name, Addrs: name.Addrs, Wildcard: name.Wildcard})
-		}
+// claimable are names as they are claimed.
+func claimable(all []dns.Name) []osdns.Name {
+	out := make([]osdns.Name, len(all))
+	for i, name := range all {
+		out[i] = osdns.Name{Name: name.Name, Addrs: name.Addrs, Wildcard: name.Wildcard}
 	}
 	return out
 }
@@ -243,8 +235,9 @@ func (n *names) tell(s *status.Forward, wildcard string) {
 	for _, name := range s.Hostnames {
 		got, looked := r.Names[name]
 		switch {
-		case name == n.own:
-			s.Notes = append(s.Notes, name+" is this machine's own name, and stays so")
+		case r.Refused[name] != "":
+			s.Unresolved = append(s.Unresolved, name)
+			s.Notes = append(s.Notes, fmt.Sprintf("%s is not claimed: %s", name, r.Refused[name]))
 		case !looked || got.Right:
 		default:
 			s.Unresolved = append(s.Unresolved, name)

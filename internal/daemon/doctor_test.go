@@ -1,0 +1,110 @@
+package daemon
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tunneld/tunneld/internal/claim"
+	"github.com/tunneld/tunneld/internal/dns"
+	"github.com/tunneld/tunneld/internal/osdns"
+	"github.com/tunneld/tunneld/internal/status"
+)
+
+func TestDoctorTellsOfTheSurroundings(t *testing.T) {
+	resolved := &osdns.ResolvedFindings{Version: 252, Mode: "stub", MulticastDNS: "no"}
+	multicast := &osdns.ResolvedFindings{Version: 252, Mode: "stub", MulticastDNS: "yes"}
+	listeners := []osdns.Listener{
+		{Network: "udp", Addr: netip.MustParseAddrPort("127.0.0.53:53"), UID: 101},
+		{Network: "tcp", Addr: netip.MustParseAddrPort("127.0.0.53:53"), UID: 101},
+		{Network: "tcp", Addr: netip.MustParseAddrPort("127.0.0.53:53"), UID: 101},
+		{Network: "udp", Addr: netip.MustParseAddrPort("0.0.0.0:5353"), PID: 7, Program: "chromium"},
+	}
+	tests := []struct {
+		name string
+		got  status.Check
+		want status.Check
+	}{
+		{"no name server", checkResolver(osdns.Findings{}), status.Check{Evidence: "nobody: there is no name server in resolv.conf"}},
+		{
+			"resolved", checkResolver(osdns.Findings{ResolvConf: "/run/systemd/resolve/stub-resolv.conf", Nameservers: []string{"127.0.0.53"}, Resolver: "systemd-resolved", Resolved: resolved}),
+			status.Check{Evidence: "/run/systemd/resolve/stub-resolv.conf leads to 127.0.0.53, which is systemd-resolved; systemd-resolved 252 runs (resolv.conf: stub, multicast DNS: no)"},
+		},
+		{"musl", checkNsswitch(osdns.Findings{FilesFirst: true}), status.Check{Evidence: "there is no order of sources; the hosts file comes first, then the name server"}},
+		{"files first", checkNsswitch(osdns.Findings{Hosts: "files dns", FilesFirst: true}), status.Check{Evidence: "hosts: files dns"}},
+		{
+			"multicast ends it", checkNsswitch(osdns.Findings{Hosts: "files mdns4_minimal [NOTFOUND=return] dns", FilesFirst: true, MDNSEnds: true}),
+			status.Check{Evidence: "hosts: files mdns4_minimal [NOTFOUND=return] dns; names like task-api.local end at Avahi, so only the hosts file can carry them"},
+		},
+		{
+			"files last", checkNsswitch(osdns.Findings{Hosts: "dns files"}),
+			status.Check{Result: status.Warn, Evidence: "hosts: dns files; the hosts file does not come first", Fix: "put files first in the hosts line of /etc/nsswitch.conf"},
+		},
+		{"nobody else", checkMulticast(osdns.Findings{Resolved: resolved}), status.Check{Evidence: "nobody else answers for it"}},
+		{
+			"two others", checkMulticast(osdns.Findings{Avahi: true, Resolved: multicast}),
+			status.Check{Evidence: "Avahi and systemd-resolved's multicast DNS answers for other names in it, and keeps them: ours are claimed one by one"},
+		},
+		{"port 53", checkPort(53, listeners), status.Check{Evidence: "udp 127.0.0.53 (a process of user 101), tcp 127.0.0.53 (a process of user 101)"}},
+		{"port 5353", checkPort(5353, listeners), status.Check{Evidence: "udp 0.0.0.0 (chromium, process 7)"}},
+		{"a free port", checkPort(54, listeners), status.Check{Evidence: "nobody listens on it"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.want.Result == "" {
+				tt.want.Result = status.OK
+			}
+			tt.want.Name = tt.got.Name
+			if diff := cmp.Diff(tt.want, tt.got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestDoctorJudgesANameAndTheClaim(t *testing.T) {
+	at := netip.MustParseAddr("127.77.31.4")
+	n := &names{claimant: new(claim.Claimant)}
+	name := dns.Name{Name: "a.local", Addrs: []netip.Addr{at}}
+	right := claim.Resolution{Addrs: name.Addrs, Right: true, Took: 1234567}
+	late := right
+	late.Took = 5 * time.Second
+	wrong := claim.Resolution{Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Took: time.Millisecond}
+	tests := []struct {
+		name string
+		got  status.Check
+		want status.Check
+	}{
+		{"right", judge(name, right, true, ""), status.Check{Result: status.OK, Evidence: "127.77.31.4 in 1.2ms"}},
+		{"right, late", judge(name, late, true, ""), status.Check{Result: status.Warn, Evidence: "127.77.31.4 in 5s", Fix: "somebody else is asked first, who does not know: see the checks of nsswitch and .local"}},
+		{"wrong", judge(name, wrong, true, ""), status.Check{Result: status.Fail, Evidence: "192.0.2.1 in 1ms", Fix: "see which of the checks below explains it"}},
+		{"nowhere", judge(name, claim.Resolution{}, true, ""), status.Check{Result: status.Fail, Evidence: "does not resolve (0s)", Fix: "see which of the checks below explains it"}},
+		{"not claimed", judge(name, claim.Resolution{}, false, ""), status.Check{Result: status.Warn, Evidence: "does not resolve (0s)", Fix: "curl --resolve NAME:PORT:127.77.31.4"}},
+		{
+			"refused", judge(name, wrong, true, "it is the machine's own"),
+			status.Check{Result: status.Warn, Evidence: "192.0.2.1 in 1ms; it is not claimed: it is the machine's own", Fix: "give the forward another name"},
+		},
+		{
+			"no helper", n.checkClaim(status.DNS{}, claim.Report{}),
+			status.Check{Result: status.Warn, Evidence: "tunneld-helper is not installed, so nothing makes this system ask for the names", Fix: "install it (docs/helper.md), or use the .localhost URLs"},
+		},
+		{
+			"no way", n.checkClaim(status.DNS{}, claim.Report{Installed: true, Problem: "no way"}),
+			status.Check{Result: status.Fail, Evidence: "no way", Fix: "see which of the checks below explains it; until then use the .localhost URLs"},
+		},
+		{
+			"by hosts", n.checkClaim(status.DNS{Rung: "hosts", Why: "it is read first", Passed: []status.Passed{{Rung: "dnsmasq", Why: "does not run"}}}, claim.Report{Installed: true}),
+			status.Check{Result: status.OK, Evidence: "by hosts: it is read first; it cannot carry wildcards, so what is below a name does not resolve; not by dnsmasq: does not run"},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.want.Name = tt.got.Name
+			if diff := cmp.Diff(tt.want, tt.got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
