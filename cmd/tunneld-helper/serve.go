@@ -113,7 +113,7 @@ func needRoot() error {
 func newLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
 
 func newLadder(log *slog.Logger) *osdns.Ladder {
-	return &osdns.Ladder{Receipts: receiptsDir, Log: log}
+	return &osdns.Ladder{System: osdns.NewSystem(), Receipts: receiptsDir, Log: log}
 }
 
 // readPolicy reads the policy in the file, or else the only one that there is.

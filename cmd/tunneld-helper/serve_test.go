@@ -235,3 +235,10 @@ func TestNotRoot(t *testing.T) {
 		}
 	}
 }
+
+// The zero System can do nothing at all.
+func TestLadderIsOfThisMachine(t *testing.T) {
+	if newLadder(nil).System.ReadFile == nil {
+		t.Error("the ladder has no system to change")
+	}
+}
