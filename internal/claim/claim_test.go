@@ -29,6 +29,7 @@ type machine struct {
 	fails    error
 	refuses  map[string]bool
 	broken   map[string]bool // rungs that do not work, though they can be taken
+	unfit    map[string]bool // rungs that cannot be taken
 	leaks    map[string]bool // rungs by which every name comes to us
 	rung     string
 	claimed  map[string][]netip.Addr
@@ -62,8 +63,13 @@ func (m *machine) Claim(_ context.Context, server netip.AddrPort, names []osdns.
 	if server != serverAt {
 		m.t.Errorf("claimed for %v", server)
 	}
+	var passed []osdns.Passed
 	for _, rung := range m.rungs {
 		if slices.Contains(skip, rung) {
+			continue
+		}
+		if m.unfit[rung] {
+			passed = append(passed, osdns.Passed{Rung: rung, Why: "it does not run"})
 			continue
 		}
 		m.rung = rung
@@ -71,7 +77,7 @@ func (m *machine) Claim(_ context.Context, server netip.AddrPort, names []osdns.
 		for _, n := range names {
 			m.claimed[n.Name] = n.Addrs
 		}
-		return osdns.Outcome{Rung: rung, Why: "it is played"}, nil
+		return osdns.Outcome{Rung: rung, Why: "it is played", Passed: passed}, nil
 	}
 	m.rung, m.claimed = "", nil
 	return osdns.Outcome{}, errors.New("no rung is left")
@@ -261,6 +267,28 @@ func TestTheNextRungIsTakenWhereOneDoesNotWork(t *testing.T) {
 		c.Checked(t.Context())
 		if read(m, &m.claims) != claims+1 || rung(c) != "hosts" {
 			t.Errorf("%d more claims, by %s: the rung that does not work was tried again", read(m, &m.claims)-claims, rung(c))
+		}
+	})
+}
+
+func TestABetterRungIsTakenWhenItComes(t *testing.T) {
+	m := &machine{unfit: map[string]bool{"resolver": true}}
+	play(t, m, func(t *testing.T, c *Claimant, stop func()) {
+		c.Set(names("a.local"))
+		c.Checked(t.Context())
+		if rung(c) != "hosts" {
+			t.Fatalf("claimed by %s", rung(c))
+		}
+		c.Recheck()
+		synctest.Wait()
+		if rung(c) != "hosts" {
+			t.Fatalf("claimed by %s", rung(c))
+		}
+		m.do(func() { m.unfit = nil })
+		c.Recheck()
+		synctest.Wait()
+		if rung(c) != "resolver" || !c.Report().Names["a.local"].Right {
+			t.Errorf("%+v", c.Report())
 		}
 	})
 }

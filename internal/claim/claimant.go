@@ -24,6 +24,8 @@ const (
 	// checkMost is how many names are looked at then, besides the canary, in
 	// turn: one short-lived process does it.
 	checkMost = 32
+	// repairsAtOnce is how many repairs in a row are made without waiting.
+	repairsAtOnce = 3
 	// repairMost is the longest time between two repairs of what does not hold.
 	repairMost = 2 * time.Minute
 	// claimTimeout bounds one claim: a resolver may have to be started again.

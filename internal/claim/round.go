@@ -51,6 +51,9 @@ func (s *state) round(run context.Context) {
 	if leaking != "" && leaking == s.outcome.Rung {
 		s.pass("the system asks us for other names, too")
 	}
+	if recheck && len(s.outcome.Passed) > 0 {
+		s.inForce = nil // a better way may fit now
+	}
 	err := s.claim(ctx, want, generation)
 	if s.errors++; err == nil || errors.Is(err, helper.ErrNotInstalled) {
 		s.errors = 0
@@ -192,7 +195,7 @@ func (s *state) pass(why string) {
 // as if for the first time. Where repairs do not help, they become rare: whoever
 // breaks it does so again.
 func (s *state) repair() bool {
-	if wait := min(checkEvery<<min(s.repairs, 8), repairMost); s.repairs > 0 && time.Since(s.repaired) < wait {
+	if n := s.repairs - repairsAtOnce; n >= 0 && time.Since(s.repaired) < min(checkEvery<<min(n+1, 8), repairMost) {
 		return false
 	}
 	s.repairs++
