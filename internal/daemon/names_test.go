@@ -22,7 +22,7 @@ import (
 
 // A system plays the helper and what resolves names.
 type system struct {
-	t    *testing.T
+	t         *testing.T
 	mu        sync.Mutex // guards the following
 	port      int        // at which something must listen wherever a name leads; 0: that is not looked at
 	claimed   []osdns.Name
