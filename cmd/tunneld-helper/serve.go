@@ -22,9 +22,9 @@ import (
 const (
 	// policyDir has a policy for each user: UID.json.
 	policyDir = "/etc/tunneld/helper"
-	// stateDir is the one whose lock whoever changes the system holds. It stays,
-	// since systemd mounts it for the service; what is in force is noted in
-	// receiptsDir, for all users, which comes and goes.
+	// stateDir has the lock that whoever changes the system holds. It stays, since
+	// systemd mounts it for the service; what is in force is noted in receiptsDir,
+	// for all users, which comes and goes.
 	stateDir    = "/var/lib/tunneld-helper"
 	receiptsDir = stateDir + "/receipts"
 	// customaryIdle is how long to stay where systemd starts us again.

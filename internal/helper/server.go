@@ -43,7 +43,7 @@ type Server struct {
 	Unusable error
 	Ladder   Ladder
 	// LockDir is a directory that the helpers of all users share: whoever
-	// changes the system holds its lock.
+	// changes the system holds the lock in it.
 	LockDir string
 	// Idle is for how long nobody must have asked before Serve returns; 0 means
 	// for ever.

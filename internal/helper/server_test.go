@@ -432,8 +432,8 @@ func TestLockHonoursItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	unlock()
-	if left, err := os.ReadDir(locks); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v, %v", left, err)
+	if left, err := os.ReadDir(locks); err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v, %v; want the lock's file", left, err)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,6 +47,9 @@ func client(socket string) int {
 		if err == nil {
 			l.Close()
 		}
+	case "hold": // all that could be a lock in the directory
+		fmt.Println(hold(socket))
+		io.Copy(io.Discard, os.Stdin)
 	default: // an address to listen on
 		l, err := c.Listen(context.Background(), netip.MustParseAddrPort(do))
 		if err != nil {
@@ -63,6 +67,20 @@ func client(socket string) int {
 		l.Close()
 	}
 	return 0
+}
+
+// hold takes the locks of a directory and of what is in it, as far as it may, and
+// keeps them until the process ends.
+func hold(dir string) error {
+	inside, err := filepath.Glob(filepath.Join(dir, "*"))
+	for _, path := range append(inside, dir) {
+		if fd, err := unix.Open(path, unix.O_RDONLY, 0); err == nil {
+			if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+				return err
+			}
+		}
+	}
+	return err
 }
 
 // as runs the test binary as a client, and as another user if uid is not this
@@ -161,6 +179,35 @@ func TestOtherUser(t *testing.T) {
 			t.Errorf("released for %s", owner)
 		}
 	}
+}
+
+// Another user can read what is noted, and cannot hold up who changes it.
+func TestLockOfAnotherUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can be somebody else")
+	}
+	locks := filepath.Join(dir(t), "locks")
+	unlock, err := lock(t.Context(), locks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	os.Chmod(filepath.Dir(locks), 0o755)
+	if info, err := os.Stat(locks); err != nil || info.Mode().Perm() != 0o755 {
+		t.Errorf("the directory: %v, %v; want mode 0755", info.Mode(), err)
+	}
+	said, end := as(t, nobody, locks, "hold")
+	defer end()
+	if said != "<nil>" {
+		t.Fatal(said)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	unlock, err = lock(ctx, locks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
 }
 
 // In the usual place, nobody but root is taken for the helper.
