@@ -39,8 +39,14 @@ type rung interface {
 	remove(ctx context.Context, owner string) error
 }
 
-// undoTime is how long it may take to undo what a context that is over has begun.
-const undoTime = 20 * time.Second
+// How long one rung may take to look, and to make or undo a change: if a service of
+// the system hangs, there must be time left for the rungs after it. undoTime is for
+// undoing on all rungs what a context that is over has begun.
+const (
+	lookTime   = 3 * time.Second
+	changeTime = 6 * time.Second
+	undoTime   = 20 * time.Second
+)
 
 // Claim makes the system ask us for exactly the claim's names, by the first rung
 // that fits and is not among skip, and undoes what other rungs of the same owner
@@ -72,9 +78,9 @@ func (l *Ladder) Claim(ctx context.Context, c Claim, skip []string) (Outcome, er
 		}
 		return o, nil
 	}
-	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()
-	err := errors.Join(ctx.Err(), o.none(), l.leave(undo, c.Owner, &noted, ""))
+	err := errors.Join(ctx.Err(), o.none(), l.leave(after, c.Owner, &noted, ""))
 	return o, err
 }
 
@@ -95,20 +101,28 @@ func (l *Ladder) try(ctx context.Context, c Claim, r rung, noted *receipt, skip 
 	if slices.Contains(skip, r.name()) {
 		return "left out as asked for", false
 	}
-	if why, ok = r.fits(ctx, c); !ok {
+	look, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	if why, ok = r.fits(look, c); !ok {
 		return why, false
 	}
 	if err := l.note(c.Owner, noted, r); err != nil {
 		return err.Error(), false
 	}
-	err := r.apply(ctx, c)
+	change, cancel := context.WithTimeout(ctx, changeTime)
+	defer cancel()
+	err := r.apply(change, c)
 	if err == nil {
 		return why, true
 	}
 	// The next rung shall not meet half of this one.
-	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	return errors.Join(err, undo(context.WithoutCancel(ctx), r, c.Owner)).Error(), false
+}
+
+func undo(ctx context.Context, r rung, owner string) error {
+	ctx, cancel := context.WithTimeout(ctx, changeTime)
 	defer cancel()
-	return errors.Join(err, r.remove(undo, c.Owner)).Error(), false
+	return r.remove(ctx, owner)
 }
 
 // Release undoes what is in force for the owner, whatever state a crash has left
@@ -134,7 +148,7 @@ func (l *Ladder) leave(ctx context.Context, owner string, noted *receipt, kept s
 		if !noted.has(r) {
 			continue
 		}
-		if err := r.remove(ctx, owner); err != nil {
+		if err := undo(ctx, r, owner); err != nil {
 			errs = append(errs, fmt.Errorf("undo %s: %w", r.name(), err))
 			left.Rungs = append(left.Rungs, r.name())
 		}

@@ -1,0 +1,59 @@
+package osdns
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// hung is what a service does that has stopped in the middle.
+func hung(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Who does not answer holds nobody up for as long as a request may take: what can be
+// done without him is done, and what cannot be undone without him is done later.
+func TestServicesThatHang(t *testing.T) {
+	const request = 25 * time.Second
+	for _, test := range []struct {
+		name string
+		hang func(s *System)
+	}{
+		{"the bus", func(s *System) {
+			s.ResolvedVersion = func(ctx context.Context) (int, error) { return 0, hung(ctx) }
+			s.ServiceState = func(ctx context.Context, _ string) (string, int, error) { return "", 0, hung(ctx) }
+		}},
+		{"systemd's resolver", func(s *System) {
+			s.ReloadService = func(ctx context.Context, _ string) error { return hung(ctx) }
+			s.SetLinkDNS = func(ctx context.Context, _ string, _ netip.AddrPort, _ []string) error { return hung(ctx) }
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := newMachine(t, with(stub, "/proc/77/cmdline", forwarder["/proc/77/cmdline"]))
+			m.resolved = 258
+			before := m.files(t)
+			c := claim("1000", "a.local")
+			synctest.Test(t, func(t *testing.T) {
+				l := m.ladder(nil)
+				test.hang(&l.System)
+				ctx, cancel := context.WithTimeout(t.Context(), request)
+				defer cancel()
+				o, err := l.Claim(ctx, c, nil)
+				if err != nil || o.Rung != "hosts" {
+					t.Errorf("rung %q, %v; want hosts", o.Rung, err)
+				}
+			})
+			if !strings.Contains(m.read("/etc/hosts"), "a.local") {
+				t.Error("the hosts file does not have the name")
+			}
+			if err := m.ladder(nil).Release(t.Context(), "1000"); err != nil {
+				t.Fatal(err)
+			}
+			m.checkGone(t, before)
+		})
+	}
+}
