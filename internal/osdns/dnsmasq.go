@@ -47,7 +47,9 @@ const (
 	networkManagerPID = "/run/NetworkManager/dnsmasq.pid"
 
 	dnsmasqFile    = "tunneld.conf"
+	dnsmasqMark    = "# Written by tunneld-helper, and removed by it.\n" // what it begins with
 	dnsmasqServers = "dnsmasq.servers"
+	rebindOK       = "rebind-domain-ok="
 	// unread, in the file of servers, says that dnsmasq has to be restarted.
 	unread = "# dnsmasq is to be restarted\n"
 )
@@ -82,6 +84,9 @@ func (d *dnsmasq) fits(ctx context.Context, c Claim) (string, bool) {
 		return "dnsmasq has a servers-file of its own: " + r.conf.servers, false
 	case r.dir() == "":
 		return "dnsmasq reads no directory in which its configuration is usual", false
+	}
+	if _, err := d.confIn(r.dir()); err != nil {
+		return err.Error(), false
 	}
 	sources, _, err := readNsswitch(d.System)
 	if err != nil {
@@ -206,13 +211,13 @@ func (d *dnsmasq) wantedConf(r *resident, servers []byte) (map[string][]byte, er
 		return nil, errors.New("dnsmasq reads no directory in which its configuration is usual")
 	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# Written by tunneld-helper, and removed by it.\nservers-file=%s\n", d.servers())
+	fmt.Fprintf(&b, "%sservers-file=%s\n", dnsmasqMark, d.servers())
 	if r.conf.rebind && !r.conf.rebindLocal {
 		// What answers with an address of this machine is else taken for an attack.
 		for line := range strings.Lines(string(servers)) {
 			if rest, ok := strings.CutPrefix(line, "server=/"); ok {
 				domain, _, _ := strings.Cut(rest, "/")
-				fmt.Fprintf(&b, "rebind-domain-ok=/%s/\n", domain)
+				fmt.Fprintf(&b, "%s/%s/\n", rebindOK, domain)
 			}
 		}
 	}
@@ -220,38 +225,54 @@ func (d *dnsmasq) wantedConf(r *resident, servers []byte) (map[string][]byte, er
 	return wanted, nil
 }
 
+var errForeignConf = errors.New("it is not ours")
+
+// confIn is what is in a directory of ours; nil: nothing. A file of that name may be
+// somebody else's: errForeignConf.
+func (d *dnsmasq) confIn(dir string) ([]byte, error) {
+	path := filepath.Join(dir, dnsmasqFile)
+	data, err := d.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case !bytes.HasPrefix(data, []byte(dnsmasqMark)):
+		return nil, fmt.Errorf("%s: %w", path, errForeignConf)
+	}
+	return data, nil
+}
+
 // confIs reports whether the directories have what they shall have.
 func (d *dnsmasq) confIs(wanted map[string][]byte) (bool, error) {
 	for _, dir := range dnsmasqDirs {
-		data, err := d.ReadFile(filepath.Join(dir, dnsmasqFile))
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			if wanted[dir] != nil {
-				return false, nil
-			}
-		case err != nil:
+		data, err := d.confIn(dir)
+		if errors.Is(err, errForeignConf) && wanted[dir] == nil {
+			continue
+		}
+		if err != nil {
 			return false, err
-		case wanted[dir] == nil || !bytes.Equal(data, wanted[dir]):
+		}
+		if !bytes.Equal(data, wanted[dir]) {
 			return false, nil
 		}
 	}
 	return true, nil
 }
 
+// writeConf makes it so; before that, confIs has had no error.
 func (d *dnsmasq) writeConf(wanted map[string][]byte) error {
 	for _, dir := range dnsmasqDirs {
 		path := filepath.Join(dir, dnsmasqFile)
-		remove := []string{temporary(path)}
-		if wanted[dir] == nil {
-			remove = append(remove, path)
-		}
-		for _, path := range remove {
-			if err := d.discard(path); err != nil {
-				return err
-			}
+		if err := d.discard(temporary(path)); err != nil {
+			return err
 		}
 		if wanted[dir] != nil {
 			if err := d.ReplaceFile(path, wanted[dir]); err != nil {
+				return err
+			}
+		} else if data, _ := d.confIn(dir); data != nil {
+			if err := d.discard(path); err != nil {
 				return err
 			}
 		}
@@ -273,11 +294,15 @@ func (d *dnsmasq) find(ctx context.Context) (resident, error) {
 		return r, err
 	}
 	state, pid, err := d.ServiceState(ctx, dnsmasqUnit)
+	if ctx.Err() != nil { // which says nothing about dnsmasq
+		return resident{}, err
+	}
 	if err != nil {
 		return resident{}, fmt.Errorf("%w: %w", errNoDnsmasq, err)
 	}
 	r = resident{unit: dnsmasqUnit}
 	if state == "failed" {
+		r.conf = d.told()
 		return r, nil
 	}
 	args := d.args(pid)
@@ -287,6 +312,18 @@ func (d *dnsmasq) find(ctx context.Context) (resident, error) {
 	r.pid = pid
 	r.conf, err = readDnsmasqConf(d.System, args)
 	return r, err
+}
+
+// told is what is known of a dnsmasq that has failed: where it was told of us, and
+// how.
+func (d *dnsmasq) told() (c dnsmasqConf) {
+	for _, dir := range dnsmasqDirs {
+		if data, _ := d.confIn(dir); data != nil {
+			c.dirs = append(c.dirs, confDir{path: dir})
+			c.rebind = c.rebind || bytes.Contains(data, []byte(rebindOK))
+		}
+	}
+	return c
 }
 
 // args are the arguments of a process, if it is a dnsmasq.

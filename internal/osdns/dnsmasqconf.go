@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // dnsmasqConf is what a dnsmasq has been told that matters to us.
@@ -110,7 +111,7 @@ func (c *dnsmasqConf) readFiles(s System, files []string) error {
 		}
 		seen[path] = true
 		data, err := s.ReadFile(path)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.EISDIR) {
 			return err
 		}
 		c.parse(data, &files)

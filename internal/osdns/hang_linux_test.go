@@ -2,6 +2,7 @@ package osdns
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -56,4 +57,25 @@ func TestServicesThatHang(t *testing.T) {
 			m.checkGone(t, before)
 		})
 	}
+}
+
+// That nobody says whether dnsmasq runs does not mean that it does not: it would know
+// our names until somebody starts it anew.
+func TestDnsmasqWhileTheBusHangs(t *testing.T) {
+	m := newMachine(t, forwarder)
+	before := m.files(t)
+	if _, err := m.ladder(nil).Claim(t.Context(), claim("1000", "a.local"), nil); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		l := m.ladder(nil)
+		l.System.ServiceState = func(ctx context.Context, _ string) (string, int, error) { return "", 0, hung(ctx) }
+		if err := l.Release(t.Context(), "1000"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v; want %v", err, context.DeadlineExceeded)
+		}
+	})
+	if err := m.ladder(nil).Release(t.Context(), "1000"); err != nil {
+		t.Fatal(err)
+	}
+	m.checkGone(t, before)
 }
