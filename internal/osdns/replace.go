@@ -21,7 +21,8 @@ func swapFile(path string, old, data []byte) error {
 }
 
 // overwrite writes to the file itself, and only what is different: what comes before
-// that is safe whatever happens.
+// that is safe whatever happens. If not all of it can be written, as on a full disk,
+// what was there is put back, for which there is room.
 func overwrite(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -36,14 +37,19 @@ func overwrite(path string, data []byte) error {
 	for same < min(len(old), len(data)) && old[same] == data[same] {
 		same++
 	}
-	if _, err := f.WriteAt(data[same:], int64(same)); err != nil {
+	if err := rewrite(f, data, same); err != nil {
+		return errors.Join(err, rewrite(f, old, same))
+	}
+	return f.Close()
+}
+
+// rewrite makes data, of which from bytes are there, all that is in the file.
+func rewrite(f *os.File, data []byte, from int) error {
+	if _, err := f.WriteAt(data[from:], int64(from)); err != nil {
 		return err
 	}
 	if err := f.Truncate(int64(len(data))); err != nil {
 		return err
 	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	return f.Close()
+	return f.Sync()
 }

@@ -353,3 +353,31 @@ func TestLookup(t *testing.T) {
 		t.Errorf("error %v; want %v", err, context.Canceled)
 	}
 }
+
+// On a disk that is full, what was in the file is in it still, also where it cannot be
+// replaced, and nothing is beside it.
+func TestReplaceOnAFullDisk(t *testing.T) {
+	if !isolate(t) {
+		return
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=12k"); err != nil {
+		t.Skip(err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	path := filepath.Join(dir, "hosts")
+	old := "ours\n" + strings.Repeat("theirs\n", 1000)
+	full := []byte(strings.Repeat("ours\n", 1500) + strings.Repeat("theirs\n", 1000))
+	write(t, path, old, 0o644)
+	if err := NewSystem().SwapFile(path, []byte(old), full); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("error %v; want %v", err, unix.ENOSPC)
+	}
+	content(t, path, old)
+	if err := os.Link(path, path+"2"); err != nil { // so it is written to in place
+		t.Fatal(err)
+	}
+	if err := NewSystem().SwapFile(path, []byte(old), full); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("in place: error %v; want %v", err, unix.ENOSPC)
+	}
+	content(t, path, old)
+}
