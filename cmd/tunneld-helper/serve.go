@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -76,9 +77,12 @@ func serve(ctx context.Context, args []string, stderr io.Writer) error {
 func release(ctx context.Context, args []string, stderr io.Writer) error {
 	flags := flag.NewFlagSet("release", flag.ContinueOnError)
 	policyFile := flags.String("policy", "", "")
-	uid := flags.Uint("uid", 0, "")
+	uid := flags.Uint64("uid", 0, "")
 	if err := parse(flags, args); err != nil {
 		return err
+	}
+	if *uid > math.MaxUint32 {
+		return &mistake{fmt.Sprintf("--uid %d is no user's id", *uid), "id -u USER"}
 	}
 	if err := needRoot(); err != nil {
 		return err

@@ -195,6 +195,7 @@ func TestFailures(t *testing.T) {
 		{"no socket", []string{"serve", "--policy", policyFor(t, 1)}, 2, []string{"error: no socket has been passed", "hint: systemd does so, or name one with --socket"}},
 		{"no policy", []string{"serve", "--policy", none, "--socket", socket}, 1, []string{none, "hint: name another with --policy"}},
 		{"a broken policy", []string{"serve", "--policy", broken, "--socket", socket}, 1, []string{broken, "hint: docs/helper.md"}},
+		{"no user's id", []string{"release", "--uid", "4294967296"}, 2, []string{"--uid 4294967296 is no user's id"}},
 		{"a newer policy", []string{"release", "--policy", newer}, 1, []string{newer, "hint: upgrade tunneld-helper"}},
 	}
 	for _, tt := range tests {
@@ -209,6 +210,25 @@ func TestFailures(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A directory in which a user can rename things is none for a socket that is given to
+// him: what has its name by then need not be the socket.
+func TestSocketInAnothersDirectory(t *testing.T) {
+	needsRoot(t)
+	for _, below := range []string{"", "roots"} {
+		theirs := dir(t)
+		if err := errors.Join(os.Mkdir(filepath.Join(theirs, "roots"), 0o755), os.Chown(theirs, nobody, nobody)); err != nil {
+			t.Fatal(err)
+		}
+		l, err := listen(filepath.Join(theirs, below, "s"), nobody)
+		if err == nil {
+			l.Close()
+		}
+		if want := fmt.Sprintf("directory %s is user %d's", theirs, nobody); err == nil || err.Error() != want {
+			t.Errorf("%v; want %q", err, want)
+		}
 	}
 }
 

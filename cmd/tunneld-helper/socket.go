@@ -47,12 +47,8 @@ func listen(path string, uid uint32) (*net.UnixListener, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	info, err := os.Stat(dir)
-	if err != nil {
+	if err := onlyOurs(dir); err != nil {
 		return nil, err
-	}
-	if info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
-		return nil, fmt.Errorf("directory %s may be written by others (mode %v)", dir, info.Mode().Perm())
 	}
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != fs.ModeSocket {
 		return nil, errors.New("something is in the way that is no socket")
@@ -75,4 +71,31 @@ func listen(path string, uid uint32) (*net.UnixListener, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// onlyOurs returns an error if somebody else can rename what is in the directory, or
+// the directory itself: root gives the socket to the user by its name.
+func onlyOurs(dir string) error {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err == nil {
+		dir, err = filepath.Abs(dir)
+	}
+	if err != nil {
+		return err
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		if err != nil {
+			return err
+		}
+		if uid := info.Sys().(*syscall.Stat_t).Uid; uid != 0 && int(uid) != os.Geteuid() {
+			return fmt.Errorf("directory %s is user %d's", dir, uid)
+		}
+		if info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0 {
+			return fmt.Errorf("directory %s may be written by others (mode %v)", dir, info.Mode().Perm())
+		}
+		if dir == filepath.Dir(dir) {
+			return nil
+		}
+	}
 }
