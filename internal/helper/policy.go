@@ -254,8 +254,8 @@ func (p *Policy) checkName(name, hostname string) string {
 	switch {
 	case !isHostName(name):
 		return "is not a host name in lower case"
-	case name == host+".local" || name == strings.ToLower(hostname):
-		return "is this machine's own"
+	case name == host+".local" || within(strings.ToLower(hostname), name):
+		return "is this machine's own, or a domain that it is in" // which would come with it
 	}
 	suffixes := p.Suffixes
 	if within(name, cluster) {

@@ -156,6 +156,13 @@ func TestNames(t *testing.T) {
 			t.Errorf("%q: %q; want %q", tt.name, why, tt.says)
 		}
 	}
+	// What is below a name goes with it.
+	if why := p.checkName("corp.local", "VM.corp.local"); !strings.Contains(why, "own") {
+		t.Errorf("the domain that the machine is in: %q; want that it is its own", why)
+	}
+	if why := p.checkName("x.vm.corp.local", "VM.corp.local") + p.checkName("orp.local", "VM.corp.local"); why != "" {
+		t.Error(why)
+	}
 	// Whatever the suffixes say.
 	p.Suffixes = []string{"local", "cluster.local", "svc.cluster.local", "team.svc.cluster.local"}
 	for _, name := range []string{"cluster.local", "svc.cluster.local", "team.svc.cluster.local", "x.cluster.local", "vm.local"} {
