@@ -1,6 +1,7 @@
 package osdns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,8 @@ type bus struct{ *dbus.Conn }
 func openBus(ctx context.Context) (bus, error) {
 	conn, err := dbus.ConnectSystemBus(dbus.WithContext(ctx))
 	if err != nil {
-		return bus{}, fmt.Errorf("system bus: %w", err)
+		// That the context was over is not to be seen from the error.
+		return bus{}, fmt.Errorf("system bus: %w", cmp.Or(ctx.Err(), err))
 	}
 	return bus{conn}, nil
 }

@@ -3,7 +3,9 @@ package osdns
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -78,4 +80,20 @@ func TestDnsmasqWhileTheBusHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.checkGone(t, before)
+}
+
+// A bus that does not answer is waited for as long as there is time, and what is said
+// then is that.
+func TestBusThatHangs(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "bus"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+l.Addr().String())
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, _, err := NewSystem().ServiceState(ctx, dnsmasqUnit); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v; want %v", err, context.DeadlineExceeded)
+	}
 }
