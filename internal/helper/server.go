@@ -160,6 +160,9 @@ func (s *Server) answer(ctx context.Context, uid uint32, data []byte) (response,
 	if err != nil {
 		s.log().Warn("failed", "verb", r.Verb, "error", err)
 		resp.Error = err.Error()
+		if taken, ok := errors.AsType[*osdns.TakenError](err); ok {
+			resp.Refused, resp.RefusedNames = true, taken.Names
+		}
 		if errno, ok := errors.AsType[syscall.Errno](err); ok {
 			resp.Errno = int(errno)
 		}

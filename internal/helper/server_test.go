@@ -415,6 +415,26 @@ func TestOneAtATime(t *testing.T) {
 	}
 }
 
+// What another user has is refused as what the rules do not allow.
+func TestTakenNames(t *testing.T) {
+	c := &Client{Socket: serve(t, &Server{Ladder: fakeLadder{
+		claim: func(context.Context, osdns.Claim, []string) (osdns.Outcome, error) {
+			return osdns.Outcome{}, &osdns.TakenError{Names: []string{"n1.local", "n2.local"}}
+		},
+	}})}
+	_, err := c.Claim(t.Context(), here, names(3), nil)
+	refusal, ok := errors.AsType[*Refusal](err)
+	if !ok {
+		t.Fatalf("%v; want a refusal", err)
+	}
+	if diff := cmp.Diff([]string{"n1.local", "n2.local"}, refusal.Names); diff != "" {
+		t.Errorf("refused (-want +got):\n%s", diff)
+	}
+	if want := "2 of the names are another user's, such as n1.local"; refusal.Reason != want {
+		t.Errorf("because %q; want %q", refusal.Reason, want)
+	}
+}
+
 func TestLockHonoursItsContext(t *testing.T) {
 	locks := filepath.Join(dir(t), "made")
 	unlock, err := lock(t.Context(), locks)

@@ -52,7 +52,9 @@ const (
 // that fits and is not among skip, and undoes what other rungs of the same owner
 // have in force. It is idempotent, and mends what somebody else has broken. An
 // error means that no rung could do it, and that nothing is in force, unless it
-// says that something could not be undone; Passed is complete then, too.
+// says that something could not be undone; Passed is complete then, too. But a claim
+// that must not be made, such as one of names that are taken (*TakenError), changes
+// nothing.
 //
 // A claim of no names is a Release.
 func (l *Ladder) Claim(ctx context.Context, c Claim, skip []string) (Outcome, error) {
@@ -61,6 +63,9 @@ func (l *Ladder) Claim(ctx context.Context, c Claim, skip []string) (Outcome, er
 	}
 	if len(c.Names) == 0 {
 		return Outcome{}, l.Release(ctx, c.Owner)
+	}
+	if err := l.checkTaken(c); err != nil {
+		return Outcome{}, err
 	}
 	noted := l.read(c.Owner)
 	var o Outcome
@@ -106,7 +111,7 @@ func (l *Ladder) try(ctx context.Context, c Claim, r rung, noted *receipt, skip 
 	if why, ok = r.fits(look, c); !ok {
 		return why, false
 	}
-	if err := l.note(c.Owner, noted, r); err != nil {
+	if err := l.note(c, noted, r); err != nil {
 		return err.Error(), false
 	}
 	change, cancel := context.WithTimeout(ctx, changeTime)
@@ -139,7 +144,7 @@ func (l *Ladder) Release(ctx context.Context, owner string) error {
 // what is left then.
 func (l *Ladder) leave(ctx context.Context, owner string, noted *receipt, kept string) error {
 	var errs []error
-	left := receipt{Files: noted.Files}
+	left := receipt{Names: noted.Names, Files: noted.Files}
 	for _, r := range l.all() {
 		if r.name() == kept {
 			left.Rungs = append(left.Rungs, r.name())

@@ -760,3 +760,51 @@ func TestUntil(t *testing.T) {
 		t.Errorf("%d times, %v; want 3, %v", n, err, errDied)
 	}
 }
+
+// A name leads to whose it is, and not to who claims it as well, whatever is below it
+// too.
+func TestNamesOfAnotherOwner(t *testing.T) {
+	for _, kind := range []struct {
+		name     string
+		files    map[string]string
+		resolved int
+	}{{"delegate", stub, 262}, {"link", stub, 252}, {"dnsmasq", forwarder, 0}, {"hosts", plain, 0}} {
+		t.Run(kind.name, func(t *testing.T) {
+			m := newMachine(t, kind.files)
+			m.resolved = kind.resolved
+			before := m.files(t)
+			one := claim("1000", "a.local", "b.c.local")
+			o, err := m.ladder(nil).Claim(t.Context(), one, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			alone := m.files(t)
+			_, err = m.ladder(nil).Claim(t.Context(), claim("1001", "x.local", "a.local", "y.a.local", "c.local", "b.local"), nil)
+			taken, ok := errors.AsType[*TakenError](err)
+			if !ok {
+				t.Fatalf("error %v; want that names are taken", err)
+			}
+			if diff := cmp.Diff([]string{"a.local", "y.a.local"}, taken.Names); diff != "" {
+				t.Errorf("taken (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(alone, m.files(t)); diff != "" {
+				t.Errorf("what was refused has changed something (-before +now):\n%s", diff)
+			}
+			m.check(t, o.Rung, one)
+
+			// Whose it was gives it back.
+			if _, err := m.ladder(nil).Claim(t.Context(), claim("1000", "b.c.local"), nil); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := m.ladder(nil).Claim(t.Context(), claim("1001", "a.local"), nil); err != nil {
+				t.Error(err)
+			}
+			for _, owner := range []string{"1000", "1001"} {
+				if err := m.ladder(nil).Release(t.Context(), owner); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m.checkGone(t, before)
+		})
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // A receipt says which rungs may have something in force for an owner. It is on
@@ -17,6 +18,8 @@ type receipt struct {
 	Version int `json:"version"`
 	// Rungs are those that have, or may have, something in force.
 	Rungs []string `json:"rungs"`
+	// Names are those that are claimed.
+	Names []string `json:"names,omitempty"`
 	// Files are those of others that the rungs write to, as they were before.
 	Files []fileBefore `json:"files,omitempty"`
 
@@ -39,8 +42,10 @@ type sharesFiles interface{ sharedFiles() []string }
 func (r *receipt) has(g rung) bool { return r.all || slices.Contains(r.Rungs, g.name()) }
 
 func (l *Ladder) receiptPath(owner string) string {
-	return filepath.Join(l.Receipts, owner+".json")
+	return filepath.Join(l.Receipts, owner+receiptExt)
 }
+
+const receiptExt = ".json"
 
 // read reads an owner's receipt. What is not there, or cannot be trusted, says that
 // every rung may have something in force: to look is cheap.
@@ -65,8 +70,11 @@ func (l *Ladder) read(owner string) receipt {
 }
 
 // note adds a rung to the receipt, before it does anything.
-func (l *Ladder) note(owner string, noted *receipt, r rung) error {
+func (l *Ladder) note(c Claim, noted *receipt, r rung) error {
 	added := receipt{Rungs: slices.Clone(noted.Rungs), Files: slices.Clone(noted.Files)}
+	for _, n := range c.Names {
+		added.Names = append(added.Names, n.Name)
+	}
 	if noted.all {
 		for _, r := range l.all() {
 			added.Rungs = append(added.Rungs, r.name())
@@ -82,7 +90,7 @@ func (l *Ladder) note(owner string, noted *receipt, r rung) error {
 			}
 		}
 	}
-	return l.write(owner, noted, added)
+	return l.write(c.Owner, noted, added)
 }
 
 // write replaces the receipt, if it says something else, on disk and then in noted.
@@ -105,6 +113,47 @@ func (l *Ladder) write(owner string, noted *receipt, r receipt) error {
 		}
 	}
 	*noted = r
+	return nil
+}
+
+// A TakenError says that names are claimed by another owner, or are below such names.
+// What resolves for one user must not lead to another one's programs.
+type TakenError struct {
+	Names []string // those of the claim that are taken
+}
+
+func (e *TakenError) Error() string {
+	if n := len(e.Names); n > 1 {
+		return fmt.Sprintf("%d of the names are another user's, such as %s", n, e.Names[0])
+	}
+	return e.Names[0] + " is another user's"
+}
+
+// checkTaken returns a *TakenError if names are taken, as others' receipts say.
+func (l *Ladder) checkTaken(c Claim) error {
+	entries, err := l.System.ReadDir(l.Receipts)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look for others' names: %w", err)
+	}
+	others := make(map[string]bool)
+	for _, e := range entries {
+		owner, ok := strings.CutSuffix(e.Name(), receiptExt)
+		if !ok || !isOwner(owner) || owner == c.Owner {
+			continue
+		}
+		for _, name := range l.read(owner).Names {
+			others[name] = true
+		}
+	}
+	var taken []string
+	for _, n := range c.Names {
+		if others[n.Name] || hasParent(n.Name, others) {
+			taken = append(taken, n.Name)
+		}
+	}
+	if taken != nil {
+		return &TakenError{taken}
+	}
 	return nil
 }
 
