@@ -82,6 +82,51 @@ func TestDnsmasqWhileTheBusHangs(t *testing.T) {
 	m.checkGone(t, before)
 }
 
+// What a request has begun whose time is over is undone all the same, and so is what
+// was in force before.
+func TestRequestThatIsOver(t *testing.T) {
+	alive := func(l *Ladder) {
+		reload, state := l.System.ReloadService, l.System.ServiceState
+		l.System.ReloadService = func(ctx context.Context, unit string) error {
+			return errors.Join(ctx.Err(), reload(ctx, unit))
+		}
+		l.System.ServiceState = func(ctx context.Context, unit string) (string, int, error) {
+			s, pid, err := state(ctx, unit)
+			return s, pid, errors.Join(ctx.Err(), err)
+		}
+	}
+	t.Run("begun", func(t *testing.T) {
+		m := newMachine(t, stub)
+		m.resolved = 262
+		before := m.files(t)
+		l := m.ladder(nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		alive(l)
+		reload := l.System.ReloadService
+		l.System.ReloadService = func(ctx context.Context, unit string) error { cancel(); return reload(ctx, unit) }
+		if _, err := l.Claim(ctx, claim("1000", "a.local"), nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v; want %v", err, context.Canceled)
+		}
+		m.checkGone(t, before)
+	})
+	t.Run("in force", func(t *testing.T) {
+		m := newMachine(t, forwarder)
+		before := m.files(t)
+		l := m.ladder(nil)
+		alive(l)
+		c := claim("1000", "a.local")
+		if _, err := l.Claim(t.Context(), c, nil); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := l.Claim(ctx, c, nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v; want %v", err, context.Canceled)
+		}
+		m.checkGone(t, before)
+	})
+}
+
 // A bus that does not answer is waited for as long as there is time, and what is said
 // then is that.
 func TestBusThatHangs(t *testing.T) {

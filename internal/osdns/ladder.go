@@ -120,8 +120,9 @@ func (l *Ladder) try(ctx context.Context, c Claim, r rung, noted *receipt, skip 
 	if err == nil {
 		return why, true
 	}
-	// The next rung shall not meet half of this one.
-	return errors.Join(err, undo(context.WithoutCancel(ctx), r, c.Owner)).Error(), false
+	// The next rung shall not meet half of this one. If ctx is over, there is none, and
+	// Claim undoes all.
+	return errors.Join(err, undo(ctx, r, c.Owner)).Error(), false
 }
 
 func undo(ctx context.Context, r rung, owner string) error {
