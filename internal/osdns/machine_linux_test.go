@@ -808,3 +808,33 @@ func TestNamesOfAnotherOwner(t *testing.T) {
 		})
 	}
 }
+
+// Where nothing can be noted any more, nothing new is begun; what is noted goes on.
+func TestReceiptThatCannotBeWritten(t *testing.T) {
+	m := newMachine(t, stub)
+	m.resolved = 262
+	before := m.files(t)
+	full := func(what string) error {
+		if strings.HasPrefix(what, "write "+receipts) {
+			return errDied
+		}
+		return nil
+	}
+	if _, err := m.ladder(full).Claim(t.Context(), claim("1000", "a.local"), nil); err == nil {
+		t.Error("something was done that is not noted")
+	}
+	m.checkGone(t, before)
+	if _, err := m.ladder(nil).Claim(t.Context(), claim("1000", "a.local"), nil); err != nil {
+		t.Fatal(err)
+	}
+	c := claim("1000", "a.local", "b.local")
+	o, err := m.ladder(full).Claim(t.Context(), c, nil)
+	if err != nil {
+		t.Errorf("other names by the same rung: %v", err)
+	}
+	m.check(t, o.Rung, c)
+	if err := m.ladder(full).Release(t.Context(), "1000"); err != nil {
+		t.Fatal(err)
+	}
+	m.checkGone(t, before)
+}

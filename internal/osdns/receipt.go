@@ -90,7 +90,13 @@ func (l *Ladder) note(c Claim, noted *receipt, r rung) error {
 			}
 		}
 	}
-	return l.write(c.Owner, noted, added)
+	err := l.write(c.Owner, noted, added)
+	if err != nil && slices.Contains(noted.Rungs, r.name()) {
+		// On a full disk, what is in force stays so: it can be undone.
+		l.log().Warn("names are not noted, and others may claim them", "owner", c.Owner, "err", err)
+		return nil
+	}
+	return err
 }
 
 // write replaces the receipt, if it says something else, on disk and then in noted.
