@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // dnsmasq is the rung for systems whose programs ask dnsmasq, as a service of its
@@ -293,7 +294,7 @@ func (d *dnsmasq) find(ctx context.Context) (resident, error) {
 		r.conf, err = readDnsmasqConf(d.System, args)
 		return r, err
 	}
-	state, pid, err := d.ServiceState(ctx, dnsmasqUnit)
+	state, pid, err := d.settled(ctx, dnsmasqUnit)
 	if ctx.Err() != nil { // which says nothing about dnsmasq
 		return resident{}, err
 	}
@@ -324,6 +325,32 @@ func (d *dnsmasq) told() (c dnsmasqConf) {
 		}
 	}
 	return c
+}
+
+// settled is the state of a unit that is not just being started or stopped: who was
+// killed may have left it so, and what it reads then is what was in force then.
+func (d *dnsmasq) settled(ctx context.Context, unit string) (state string, pid int, err error) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		state, pid, err = d.ServiceState(ctx, unit)
+		if err != nil || !slices.Contains([]string{"activating", "deactivating", "reloading"}, state) {
+			return state, pid, err
+		}
+		select {
+		case <-ctx.Done():
+			return "", 0, fmt.Errorf("%s is %s: %w", unit, state, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+// rereadHosts has a dnsmasq that runs read the hosts file again: it goes by what
+// that was when it started.
+func (d *dnsmasq) rereadHosts(ctx context.Context) {
+	if r, err := d.find(ctx); err == nil && r.pid != 0 {
+		_ = d.Reread(r.pid) // its own end, if it has come to one, does as well
+	}
 }
 
 // args are the arguments of a process, if it is a dnsmasq.

@@ -38,11 +38,19 @@ func (h hosts) fits(context.Context, Claim) (string, bool) {
 }
 
 func (h hosts) apply(ctx context.Context, c Claim) error {
-	return h.edit(ctx, func(file []byte) []byte { return putBlock(file, c.Owner, h.lines(c.Names), h.eol) })
+	changed, err := h.edit(func(file []byte) []byte { return putBlock(file, c.Owner, h.lines(c.Names), h.eol) })
+	if changed && h.flush != nil {
+		h.flush(ctx)
+	}
+	return err
 }
 
 func (h hosts) remove(ctx context.Context, owner string) error {
-	return h.edit(ctx, func(file []byte) []byte { return removeBlock(file, owner) })
+	_, err := h.edit(func(file []byte) []byte { return removeBlock(file, owner) })
+	if err == nil && h.flush != nil {
+		h.flush(ctx) // though nothing has changed: a crash may have come right before this
+	}
+	return err
 }
 
 // hostsTries is how often a change is made anew because somebody else was faster.
@@ -50,11 +58,11 @@ const hostsTries = 10
 
 // edit changes the file, unless the change is none. A nil file is one that is not
 // there.
-func (h hosts) edit(ctx context.Context, change func([]byte) []byte) error {
+func (h hosts) edit(change func([]byte) []byte) (changed bool, err error) {
 	path := h.real(h.path)
 	// What an edit that was cut short has left.
 	if err := h.discard(temporary(path)); err != nil {
-		return fmt.Errorf("edit %s: %w", path, err)
+		return false, fmt.Errorf("edit %s: %w", path, err)
 	}
 	for range hostsTries {
 		old, err := h.ReadFile(path)
@@ -62,12 +70,12 @@ func (h hosts) edit(ctx context.Context, change func([]byte) []byte) error {
 			old, err = nil, nil
 		}
 		if err != nil {
-			return fmt.Errorf("edit %s: %w", path, err)
+			return false, fmt.Errorf("edit %s: %w", path, err)
 		}
 		now := change(old)
 		switch {
 		case bytes.Equal(old, now) && (old == nil) == (now == nil):
-			return nil
+			return false, nil
 		case now == nil:
 			err = h.RemoveFile(path)
 		default:
@@ -77,14 +85,11 @@ func (h hosts) edit(ctx context.Context, change func([]byte) []byte) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("edit %s: %w", path, err)
+			return false, fmt.Errorf("edit %s: %w", path, err)
 		}
-		if h.flush != nil {
-			h.flush(ctx)
-		}
-		return nil
+		return true, nil
 	}
-	return fmt.Errorf("edit %s: %w", path, errChanged)
+	return false, fmt.Errorf("edit %s: %w", path, errChanged)
 }
 
 // temporary is the name under which a file is written before it takes the place of

@@ -639,6 +639,57 @@ func TestDnsmasqIsNotRestartedForNames(t *testing.T) {
 	}
 }
 
+// Who was killed may have left a restart under way: what dnsmasq reads then is what
+// was in force, so it has to be waited for.
+func TestDnsmasqThatIsJustStarting(t *testing.T) {
+	m := newMachine(t, forwarder)
+	if _, err := m.ladder(nil).Claim(t.Context(), claim("1000", "task-api.local"), nil); err != nil {
+		t.Fatal(err)
+	}
+	s := m.system()
+	settled, asked := s.ServiceState, 0
+	s.ServiceState = func(ctx context.Context, unit string) (string, int, error) {
+		if asked++; asked < 3 {
+			return "activating", 0, nil
+		}
+		return settled(ctx, unit)
+	}
+	if err := (&Ladder{System: s, Receipts: receipts}).Release(t.Context(), "1000"); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.forwarded(); len(got) > 0 {
+		t.Errorf("dnsmasq still asks us for %v", got)
+	}
+}
+
+// dnsmasq goes by the hosts file as it was when it started, or was told to read it
+// again. The one that has nothing to change may follow one that was killed.
+func TestDnsmasqReadsHostsAgain(t *testing.T) {
+	m := newMachine(t, forwarder)
+	s := m.system()
+	var seen string
+	s.Reread = func(int) error {
+		seen = m.read(hostsPath)
+		return nil
+	}
+	l := &Ladder{System: s, Receipts: receipts}
+	if o, err := l.Claim(t.Context(), claim("1000", "task-api.local"), []string{"dnsmasq"}); err != nil || o.Rung != "hosts" {
+		t.Fatalf("claimed by %q, %v", o.Rung, err)
+	}
+	if !strings.Contains(seen, "task-api.local") {
+		t.Errorf("after the claim, dnsmasq has %q", seen)
+	}
+	for range 2 {
+		seen = "127.77.0.1 task-api.local"
+		if err := l.Release(t.Context(), "1000"); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(seen, "task-api.local") {
+			t.Error("after the release, dnsmasq has not read the file again")
+		}
+	}
+}
+
 func TestForeignLink(t *testing.T) {
 	m := newMachine(t, stub)
 	m.resolved = 252

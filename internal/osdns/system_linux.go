@@ -36,11 +36,13 @@ func NewSystem() System {
 
 // systemRungs are the ways of this system, the best first.
 func systemRungs(s System, dir string, _ *slog.Logger) []rung {
+	d := &dnsmasq{s, dir}
+	order := func() (string, bool) { return filesFirst(s) }
 	return []rung{
 		&delegate{s},
 		&link{s},
-		&dnsmasq{s, dir},
-		&hosts{System: s, path: hostsPath, lines: hostsLines, eol: "\n", order: func() (string, bool) { return filesFirst(s) }},
+		d,
+		&hosts{System: s, path: hostsPath, lines: hostsLines, eol: "\n", order: order, flush: d.rereadHosts},
 	}
 }
 
