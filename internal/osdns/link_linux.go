@@ -83,7 +83,11 @@ func addLink(name string) error {
 			return fmt.Errorf("link %s: no IPv6 addresses: %w", name, err)
 		}
 	}
-	if err := netlink.AddrReplace(ends[0], &netlink.Addr{IPNet: &dummyAddr}); err != nil {
+	// Who asks for this machine's own name gets all its addresses, those of a
+	// narrower scope last. Of one for the link alone the resolver would take no
+	// notice.
+	addr := &netlink.Addr{IPNet: &dummyAddr, Scope: unix.RT_SCOPE_SITE}
+	if err := netlink.AddrReplace(ends[0], addr); err != nil {
 		return fmt.Errorf("link %s: add address %v: %w", name, &dummyAddr, err)
 	}
 	for _, end := range ends {
