@@ -112,7 +112,20 @@ func serviceState(ctx context.Context, unit string) (state string, pid int, err 
 	if err := b.get(ctx, systemd, path, systemd+".Service", "MainPID", &main); err != nil {
 		return "", 0, fmt.Errorf("%s: %w", unit, err)
 	}
+	var job unitJob
+	if err := b.get(ctx, systemd, path, systemd+".Unit", "Job", &job); err != nil {
+		return "", 0, fmt.Errorf("%s: %w", unit, err)
+	}
+	if job.ID != 0 && state != "deactivating" {
+		state = "activating" // in the middle of a restart, it is inactive for a moment
+	}
 	return state, int(main), nil
+}
+
+// unitJob is what systemd is about to do to a unit; ID 0: nothing.
+type unitJob struct {
+	ID   uint32
+	Path dbus.ObjectPath
 }
 
 func isBusError(err error, name string) bool {
