@@ -5,7 +5,7 @@
 GO ?= go
 BIN := $(CURDIR)/bin
 
-.PHONY: build test conformance e2e bench demo lint soak fuzz clean
+.PHONY: build test conformance names e2e bench demo lint soak fuzz clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/...
@@ -19,6 +19,11 @@ test:
 # which have to be installed.
 conformance:
 	$(GO) test -tags conformance -count=1 -v ./test/dns
+
+# Names on whole systems, in containers: as root on Debian. The first time, the
+# systems are fetched.
+names:
+	$(GO) test -tags names -count=1 -timeout 20m -v ./test/names
 
 demo: build
 	$(BIN)/tunneld demo
@@ -34,7 +39,7 @@ bench: build
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted"; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags e2e,conformance ./test/...
+	$(GO) vet -tags e2e,conformance,names ./test/...
 	GOOS=darwin $(GO) vet ./...
 	GOOS=windows $(GO) vet ./...
 	$(GO) tool staticcheck ./...
@@ -47,6 +52,7 @@ soak: export TUNNELD_SOAK = 1
 soak: build
 	$(GO) test -count=1 -timeout 30m -v -run '^TestNothingStaysOfConnectionsAndPods$$' ./internal/daemon
 	$(GO) test -tags conformance -count=1 -timeout 30m -v -run '^TestLoad$$' ./test/dns
+	$(GO) test -tags names -count=1 -timeout 2h -v ./test/names
 	TUNNELD_BIN=$(BIN) $(GO) test -tags e2e -count=1 -timeout 2h -v -run '^TestFault' ./test/e2e
 	$(MAKE) fuzz
 
