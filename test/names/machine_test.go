@@ -69,7 +69,7 @@ func boot(t *testing.T, s *suite, args ...string) *machine {
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify.LocalAddr().String(),
 		"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1") // new systems want it, old ones can, whatever the host has
 	cmd.Stdout, cmd.Stderr = console, console
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // on which it shuts the machine down
 	m := &machine{t: t}
 	ended := make(chan struct{})
 	started := make(chan error)
