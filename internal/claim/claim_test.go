@@ -39,15 +39,26 @@ type machine struct {
 	releases int
 	lookups  int
 	saw      func(string)
+	silent   map[string]bool // names that nobody answers for
+	blind    error           // why nothing can be looked up
+	hangs    bool            // the helper
+	onClaim  func()          // called when a claim was made, or could not be
 }
 
-func (m *machine) Claim(_ context.Context, server netip.AddrPort, names []osdns.Name, skip []string) (osdns.Outcome, error) {
+func (m *machine) Claim(ctx context.Context, server netip.AddrPort, names []osdns.Name, skip []string) (osdns.Outcome, error) {
+	if read(m, &m.hangs) {
+		<-ctx.Done()
+		return osdns.Outcome{}, ctx.Err()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.absent {
 		return osdns.Outcome{}, helper.ErrNotInstalled
 	}
 	m.claims++
+	if m.onClaim != nil {
+		m.onClaim()
+	}
 	if m.fails != nil {
 		return osdns.Outcome{}, m.fails
 	}
@@ -90,15 +101,23 @@ func (m *machine) Release(context.Context) error {
 		return helper.ErrNotInstalled
 	}
 	m.releases++
-	m.rung, m.claimed = "", nil
+	if m.fails == nil {
+		m.rung, m.claimed = "", nil
+	}
 	return m.fails
 }
 
 func (m *machine) Lookup(ctx context.Context, names ...string) (map[string][]netip.Addr, error) {
 	m.mu.Lock()
 	m.lookups++
-	slow := m.slow
+	slow, blind := m.slow, m.blind
+	if slices.ContainsFunc(names, func(name string) bool { return m.silent[name] }) {
+		slow = 5 * time.Second
+	}
 	m.mu.Unlock()
+	if blind != nil {
+		return nil, blind
+	}
 	if slow > 0 {
 		select {
 		case <-time.After(slow):
@@ -201,6 +220,7 @@ func TestNamesAreClaimedAndTakenBack(t *testing.T) {
 			t.Errorf("took %v", took)
 		}
 		want := Report{
+			Asked:     true,
 			Installed: true,
 			Outcome:   osdns.Outcome{Rung: "resolver", Why: "it is played"},
 			Names: map[string]Resolution{
@@ -311,7 +331,7 @@ func TestNoRungWorks(t *testing.T) {
 			t.Errorf("tried %d more times in an hour", tries)
 		}
 		m.do(func() { m.broken = nil })
-		time.Sleep(2 * repairMost)
+		time.Sleep(2 * paceMost)
 		if r := c.Report(); r.Outcome.Rung != "resolver" || r.Problem != "" {
 			t.Errorf("it works again, but %+v", r)
 		}
@@ -359,7 +379,7 @@ func TestWhatWasTrampledIsMended(t *testing.T) {
 			if len(m.has()) == 0 {
 				t.Fatal("not claimed anew after it was said that something has changed")
 			}
-			time.Sleep(2 * repairMost)
+			time.Sleep(2 * paceMost)
 		}
 		m.do(func() { m.claimed = nil })
 		time.Sleep(checkEvery + patience + time.Second)
@@ -423,7 +443,7 @@ func TestTheHelperFails(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 		m.do(func() { m.fails = nil })
-		time.Sleep(2 * repairMost)
+		time.Sleep(2 * paceMost)
 		if r := c.Report(); r.Problem != "" || r.Outcome.Rung != "resolver" {
 			t.Errorf("%+v", r)
 		}

@@ -7,10 +7,10 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tunneld/tunneld/internal/helper"
@@ -21,13 +21,9 @@ const (
 	// checkEvery is how often it is looked whether names still resolve: a
 	// forward's state must not be older than that.
 	checkEvery = 10 * time.Second
-	// checkMost is how many names are looked at then, besides the canary, in
+	// checkMost is how many of the names that resolve are looked at then, in
 	// turn: one short-lived process does it.
 	checkMost = 32
-	// repairsAtOnce is how many repairs in a row are made without waiting.
-	repairsAtOnce = 3
-	// repairMost is the longest time between two repairs of what does not hold.
-	repairMost = 2 * time.Minute
 	// claimTimeout bounds one claim: a resolver may have to be started again.
 	claimTimeout = 15 * time.Second
 	// releaseTimeout bounds the release at the end.
@@ -63,22 +59,36 @@ type Claimant struct {
 	wanted    int // how many times want was set
 	applied   int // that of the want that is in force, or for which that failed
 	checked   int // ... that it was looked up for
+	ended     bool
 	recheck   bool
 	interrupt context.CancelFunc // ends the look-ups in progress
 	kick      chan struct{}      // cap 1
-	progress  chan struct{}      // closed when applied or checked grow
+	progress  chan struct{}      // closed when applied or checked grow, and at the end
 	report    Report
-	asked     map[string]string // control names, and the rung that they control
-	leaking   string            // the rung by which a control name came
+	leaking   string // the rung by which a control name came
+
+	// asked are the last control names. Queries that are none of ours look at
+	// them, as many and as often as they like.
+	asked atomic.Pointer[controlNames]
+}
+
+// controlNames are names that must not reach us while a rung is in force.
+type controlNames struct {
+	rung  string
+	names []string
 }
 
 // A Report tells what the claim has come to.
 type Report struct {
+	// Asked says that the helper has been asked, and has answered or is not
+	// there: before that, nothing is known.
+	Asked bool
 	// Installed says that there is a helper.
 	Installed bool
 	// Outcome is how the names are claimed; its Rung is empty if they are not.
 	Outcome osdns.Outcome
-	// Problem is why they are not, though there is a helper.
+	// Problem is why they are not, though there is a helper, or why it is not
+	// known whether they resolve.
 	Problem string
 	// Refused are the names that no claim may have, and why: they are wanted by
 	// somebody else.
@@ -111,15 +121,24 @@ func (c *Claimant) Set(names []osdns.Name) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.init()
-	if c.wanted > 0 && reflect.DeepEqual(c.want, names) {
+	if c.wanted > 0 && equal(c.want, names) {
 		return
 	}
 	c.want = slices.Clone(names)
 	c.wanted++
+	c.interruptRound()
 	c.wake()
 }
 
+func equal(a, b []osdns.Name) bool {
+	return slices.EqualFunc(a, b, func(a, b osdns.Name) bool {
+		return a.Name == b.Name && a.Wildcard == b.Wildcard && slices.Equal(a.Addrs, b.Addrs)
+	})
+}
+
 // Recheck has what is claimed looked at now, since something may have changed it.
+// What is being looked at is looked at to its end: whoever calls often would else
+// keep all from being seen.
 func (c *Claimant) Recheck() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -131,18 +150,25 @@ func (c *Claimant) Recheck() {
 // Saw tells which name we were asked for that is none of ours. It may be called
 // concurrently, does not block, and costs little.
 func (c *Claimant) Saw(name string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.asked) == 0 {
+	asked := c.asked.Load()
+	if asked == nil {
 		return
 	}
-	if rung, ok := c.asked[strings.ToLower(strings.TrimSuffix(name, "."))]; ok {
-		c.leaking = rung
+	name = strings.TrimSuffix(name, ".")
+	if !slices.ContainsFunc(asked.names, func(control string) bool { return strings.EqualFold(control, name) }) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.leaking != asked.rung { // who asks us does so more than once
+		c.leaking = asked.rung
+		c.interruptRound()
 		c.wake()
 	}
 }
 
-// Applied waits until what was last Set is in force, or cannot be.
+// Applied waits until what was last Set is in force, or cannot be, or Run has
+// ended.
 func (c *Claimant) Applied(ctx context.Context) {
 	c.await(ctx, func() int { return c.applied })
 }
@@ -156,7 +182,7 @@ func (c *Claimant) await(ctx context.Context, reached func() int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.init()
-	for goal := c.wanted; reached() < goal; {
+	for goal := c.wanted; reached() < goal && !c.ended; {
 		progress := c.progress
 		c.mu.Unlock()
 		select {
@@ -184,12 +210,17 @@ func (c *Claimant) init() {
 	}
 }
 
-// wake has Run look at what is to be done; mu is held.
-func (c *Claimant) wake() {
-	c.init()
+// interruptRound ends the look-ups in progress, of which nobody wants to know any
+// more; mu is held.
+func (c *Claimant) interruptRound() {
 	if c.interrupt != nil {
 		c.interrupt()
 	}
+}
+
+// wake has Run look at what is to be done; mu is held.
+func (c *Claimant) wake() {
+	c.init()
 	select {
 	case c.kick <- struct{}{}:
 	default:
@@ -202,34 +233,44 @@ func (c *Claimant) Run(ctx context.Context) error {
 	c.mu.Lock()
 	c.init()
 	c.mu.Unlock()
-	s := &state{Claimant: c}
-	tick := time.NewTimer(checkEvery)
+	defer c.end()
+	s := &state{Claimant: c, run: ctx}
+	tick := time.NewTicker(checkEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			c.controls.Wait()
-			return s.release()
+			s.release()
+			return nil
 		case <-c.kick:
 		case <-tick.C:
 		}
-		s.round(ctx)
-		tick.Reset(s.next())
+		s.round()
 	}
 }
 
+// end lets nobody wait any more.
+func (c *Claimant) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	c.tellWaiting()
+}
+
+// tellWaiting tells who waits that something has been reached; mu is held.
+func (c *Claimant) tellWaiting() {
+	close(c.progress)
+	c.progress = make(chan struct{})
+}
+
 // release takes all claims back at the end.
-func (s *state) release() error {
+func (s *state) release() {
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
 	defer cancel()
-	err := s.Helper.Release(ctx)
-	if errors.Is(err, helper.ErrNotInstalled) {
-		return nil
-	}
-	if err != nil {
+	if err := s.Helper.Release(ctx); err != nil && !errors.Is(err, helper.ErrNotInstalled) {
 		s.log().Error("names are still claimed of the system", "err", err)
 	}
-	return nil
 }
 
 func (c *Claimant) log() *slog.Logger {

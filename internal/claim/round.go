@@ -7,7 +7,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"time"
 
 	"github.com/tunneld/tunneld/internal/helper"
 	"github.com/tunneld/tunneld/internal/osdns"
@@ -16,6 +15,9 @@ import (
 // A state is what Run knows of the claim, and nobody else.
 type state struct {
 	*Claimant
+	// run is Run's context. What the helper is asked for is not ended by the next
+	// Set, as a look-up is.
+	run     context.Context
 	inForce []osdns.Name // with the canary; nil: nothing is known to be claimed
 	outcome osdns.Outcome
 	proven  string // the rung by which the canary was found
@@ -24,22 +26,21 @@ type state struct {
 	skip         []string // rungs that do not work here
 	failed       []osdns.Passed
 	clear        bool              // nothing is claimed for sure
-	errors       int               // in a row
 	refused      map[string]string // names, and why no claim may have them
 
-	repairs  int // in a row, that did not help
-	repaired time.Time
-	turn     int // of the names to be looked at next
-}
+	tried   int   // the generation that was claimed last
+	problem error // why that failed; nil: it did not
+	better  bool  // a better rung may fit now
+	unseen  bool  // what was claimed has gone since names were looked up
+	blind   bool  // names cannot be looked up
+	turn    int   // of the names to be looked at next
 
-// next is after what time there is something to do although nothing happens.
-func (s *state) next() time.Duration {
-	return min(checkEvery<<min(max(s.errors-1, 0), 8), repairMost)
+	retries, repairs, climbs pace
 }
 
 // round brings in force what is wanted, and looks whether it works.
-func (s *state) round(run context.Context) {
-	ctx, cancel := context.WithCancel(run)
+func (s *state) round() {
+	ctx, cancel := context.WithCancel(s.run)
 	defer cancel()
 	s.mu.Lock()
 	want, generation, recheck, leaking := s.want, s.wanted, s.recheck, s.leaking
@@ -51,66 +52,104 @@ func (s *state) round(run context.Context) {
 	if leaking != "" && leaking == s.outcome.Rung {
 		s.pass("the system asks us for other names, too")
 	}
-	if recheck && len(s.outcome.Passed) > 0 {
-		s.inForce = nil // a better way may fit now
-	}
+	s.climb(recheck)
 	err := s.claim(ctx, want, generation)
-	if s.errors++; err == nil || errors.Is(err, helper.ErrNotInstalled) {
-		s.errors = 0
+	if s.run.Err() != nil {
+		return
 	}
 	if s.uncontrolled {
-		s.control(run)
+		s.control()
 	}
-	switch {
-	case errors.Is(err, helper.ErrNotInstalled):
-		s.note(func(r *Report) { *r = Report{Names: r.Names} })
-		s.lookAtUnclaimed(ctx, want, generation, recheck)
-	case err != nil:
-		s.note(func(r *Report) { r.Installed, r.Outcome, r.Problem = true, osdns.Outcome{}, err.Error() })
-		s.lookAtUnclaimed(ctx, want, generation, recheck)
-	default:
+	if s.noteClaim(err) {
 		s.lookAt(ctx, want, generation)
+	} else {
+		s.lookAtUnclaimed(ctx, want, recheck)
 	}
 	if ctx.Err() == nil {
 		s.reach(&s.checked, generation)
 	}
 }
 
+// climb forgets what is in force if a better rung may fit now, so that it is taken.
+// What has changed may be what we have claimed, by our own hand or by somebody's
+// who does not want it there, so this is not done whenever something has changed.
+func (s *state) climb(recheck bool) {
+	s.better = s.better || recheck
+	switch {
+	case len(s.outcome.Passed) == 0:
+		s.better = false
+	case s.better && s.climbs.due():
+		s.climbs.did()
+		s.better, s.inForce = false, nil
+	}
+}
+
+// noteClaim reports what came of a claim, and whether names are claimed.
+func (s *state) noteClaim(err error) bool {
+	switch {
+	case errors.Is(err, helper.ErrNotInstalled):
+		s.note(func(r *Report) { *r = Report{Asked: true, Names: r.Names} })
+	case err != nil:
+		s.note(func(r *Report) {
+			r.Asked, r.Installed, r.Outcome, r.Problem = true, true, osdns.Outcome{}, err.Error()
+		})
+	}
+	return err == nil
+}
+
 // claim has the names claimed, unless they are, by the first rung that works, but
 // for those that no claim may have. It returns early if ctx is done.
 func (s *state) claim(ctx context.Context, want []osdns.Name, generation int) error {
+	if generation != s.tried {
+		s.refused = nil // the rules may be others now
+	} else if s.problem != nil && !s.retries.due() {
+		return s.problem
+	}
+	s.tried, s.problem = generation, nil
 	for ctx.Err() == nil {
 		all := s.allowed(want)
 		if len(all) == 0 {
 			err := s.claimNothing()
 			s.reach(&s.applied, generation)
-			return err
+			return s.failing(err)
 		}
 		all = append(all, s.Canary)
-		if !reflect.DeepEqual(s.inForce, all) {
+		if !equal(s.inForce, all) {
 			err := s.claimOnce(all)
 			if s.refuse(err) {
 				continue // without those
 			}
-			s.reach(&s.applied, generation)
 			if err != nil {
-				return err
+				s.reach(&s.applied, generation)
+				return s.failing(err)
 			}
 		}
 		s.reach(&s.applied, generation)
 		if s.outcome.Rung == s.proven {
 			return nil
 		}
-		if s.appear(ctx, []osdns.Name{s.Canary}) {
+		switch s.appear(ctx, []osdns.Name{s.Canary}) {
+		case found:
 			s.proven, s.uncontrolled = s.outcome.Rung, true
 			s.log().Info("the system asks us for our names", "by", s.outcome.Rung, "why", s.outcome.Why)
 			return nil
-		}
-		if ctx.Err() == nil {
+		case missing:
 			s.pass("a name that was claimed did not resolve")
+		case unknown:
+			return nil
 		}
 	}
 	return nil
+}
+
+// failing notes why a claim failed, such that it is tried again when it is due.
+// Where there is no helper, to ask for one costs nothing.
+func (s *state) failing(err error) error {
+	if err != nil && !errors.Is(err, helper.ErrNotInstalled) {
+		s.problem = err
+		s.retries.did()
+	}
+	return err
 }
 
 // allowed are the names that were not refused.
@@ -140,7 +179,9 @@ func (s *state) refuse(err error) bool {
 			return false // it was not among those that were asked for
 		}
 		refused[name] = r.Reason
-		s.log().Warn("a name cannot be claimed", "name", name, "why", r.Reason)
+		if s.Report().Refused[name] != r.Reason {
+			s.log().Warn("a name cannot be claimed", "name", name, "why", r.Reason)
+		}
 	}
 	s.refused = refused
 	s.note(func(report *Report) { report.Refused = refused })
@@ -149,21 +190,36 @@ func (s *state) refuse(err error) bool {
 
 // claimOnce has the names claimed by the first rung that is not known to fail.
 func (s *state) claimOnce(all []osdns.Name) error {
-	limited, cancel := context.WithTimeout(context.Background(), claimTimeout)
+	limited, cancel := context.WithTimeout(s.run, claimTimeout)
 	defer cancel()
 	outcome, err := s.Helper.Claim(limited, s.Server, all, s.skip)
+	if errors.Is(err, helper.ErrRefused) { // before anything was done
+		s.inForce, s.clear = nil, false
+		return err
+	}
 	if err != nil {
-		s.inForce, s.proven, s.clear = nil, "", false
+		s.unseen = s.unseen || s.outcome.Rung != ""
+		s.inForce, s.outcome, s.proven, s.clear = nil, osdns.Outcome{}, "", false
 		if len(s.failed) > 0 && !errors.Is(err, helper.ErrNotInstalled) {
 			err = fmt.Errorf("%w (%s: %s)", err, s.failed[len(s.failed)-1].Rung, s.failed[len(s.failed)-1].Why)
 		}
 		s.skip, s.failed = nil, nil // what failed may work the next time
-		return err
+		return inTime(limited, err)
 	}
 	outcome.Passed = append(outcome.Passed, s.failed...)
 	s.inForce, s.outcome, s.clear = all, outcome, false
-	s.note(func(r *Report) { r.Installed, r.Outcome, r.Problem = true, outcome, "" })
+	s.note(func(r *Report) {
+		r.Asked, r.Installed, r.Outcome, r.Problem, r.Refused = true, true, outcome, "", s.refused
+	})
 	return nil
+}
+
+// inTime says for how long the helper has not answered, if that is the error.
+func inTime(limited context.Context, err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && limited.Err() != nil {
+		return fmt.Errorf("tunneld-helper has not answered for %v", claimTimeout)
+	}
+	return err
 }
 
 // claimNothing takes back what is claimed; at the start, what an earlier run has
@@ -172,13 +228,14 @@ func (s *state) claimNothing() error {
 	if s.clear {
 		return nil
 	}
-	limited, cancel := context.WithTimeout(context.Background(), claimTimeout)
+	limited, cancel := context.WithTimeout(s.run, claimTimeout)
 	defer cancel()
+	s.inForce, s.outcome, s.proven = nil, osdns.Outcome{}, ""
 	if err := s.Helper.Release(limited); err != nil {
-		return err
+		return inTime(limited, err)
 	}
-	s.inForce, s.outcome, s.proven, s.clear = nil, osdns.Outcome{}, "", true
-	s.note(func(r *Report) { *r = Report{Installed: true, Refused: s.refused} })
+	s.clear = true
+	s.note(func(r *Report) { *r = Report{Asked: true, Installed: true, Refused: s.refused} })
 	return nil
 }
 
@@ -192,16 +249,14 @@ func (s *state) pass(why string) {
 }
 
 // repair forgets what is believed to be in force, so that the next claim is made
-// as if for the first time. Where repairs do not help, they become rare: whoever
-// breaks it does so again.
+// as if for the first time. It reports whether it is time for that.
 func (s *state) repair() bool {
-	if n := s.repairs - repairsAtOnce; n >= 0 && time.Since(s.repaired) < min(checkEvery<<min(n+1, 8), repairMost) {
+	if !s.repairs.due() {
 		return false
 	}
-	s.repairs++
-	s.repaired = time.Now()
+	s.repairs.did()
 	s.inForce, s.proven, s.skip, s.failed = nil, "", nil, nil
-	s.refused = nil // the rules may be others now
+	s.tried = 0 // the rules may be others now, too
 	return true
 }
 
@@ -211,8 +266,7 @@ func (s *state) reach(mark *int, generation int) {
 	defer s.mu.Unlock()
 	if *mark < generation {
 		*mark = generation
-		close(s.progress)
-		s.progress = make(chan struct{})
+		s.tellWaiting()
 	}
 }
 

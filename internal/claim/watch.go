@@ -10,8 +10,12 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// settle is for how long events are gathered, which come in bursts.
-const settle = 100 * time.Millisecond
+const (
+	// settle is for how long events are gathered, which come in bursts.
+	settle = 100 * time.Millisecond
+	// settleMost is that while they do not end: it doubles.
+	settleMost = 5 * time.Second
+)
 
 // WatchFiles calls changed whenever one of the files was written, replaced, made
 // or removed, until ctx is done, which is no error. Directories that do not exist
@@ -36,6 +40,7 @@ func WatchFiles(ctx context.Context, files []string, changed func()) error {
 		return failed
 	}
 	var due <-chan time.Time // nil: nothing has happened
+	wait, last := settle, time.Time{}
 	for {
 		happened := false
 		select {
@@ -46,11 +51,14 @@ func WatchFiles(ctx context.Context, files []string, changed func()) error {
 		case err := <-w.Errors:
 			happened = errors.Is(err, fsnotify.ErrEventOverflow) // what was lost may have been about a file
 		case <-due:
-			due = nil
+			due, last = nil, time.Now()
 			changed()
 		}
 		if happened && due == nil {
-			due = time.After(settle)
+			if wait = min(2*wait, settleMost); time.Since(last) > settleMost {
+				wait = settle
+			}
+			due = time.After(wait)
 		}
 	}
 }

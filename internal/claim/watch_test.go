@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/tunneld/tunneld/internal/await"
 )
@@ -55,5 +56,31 @@ func TestWatchFiles(t *testing.T) {
 func TestWatchNothing(t *testing.T) {
 	if err := WatchFiles(t.Context(), []string{filepath.Join(t.TempDir(), "none", "hosts")}, nil); err == nil {
 		t.Error("no error where nothing can be watched")
+	}
+}
+
+func TestFilesThatChangeOnAndOnAreLookedAtNowAndThen(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "hosts")
+	ctx, cancel := context.WithCancel(t.Context())
+	seen := 0
+	done := make(chan error, 1)
+	go func() { done <- WatchFiles(ctx, []string{file}, func() { seen++ }) }()
+	began := time.Now()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range 200 {
+		<-tick.C
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	took := time.Since(began)
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	// After 0.1, 0.3, 0.7 and 1.5 s, and so on.
+	if seen == 0 || seen > int(took/settle)/2 {
+		t.Errorf("told %d times in %v", seen, took)
 	}
 }

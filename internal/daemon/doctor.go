@@ -101,7 +101,8 @@ func (n *names) lookAt(ctx context.Context, all []dns.Name, r claim.Report) []st
 			defer func() { <-tickets }()
 			limited, cancel := context.WithTimeout(ctx, lookPatience)
 			defer cancel()
-			checks[i] = judge(name, n.claimant.LookUp(limited, name.Name, name.Addrs), r.Outcome.Rung != "", r.Refused[name.Name])
+			got, _ := n.claimant.LookUp(limited, name.Name, name.Addrs)
+			checks[i] = judge(name, got, r.Outcome.Rung != "", r.Refused[name.Name])
 		})
 	}
 	looking.Wait()
