@@ -81,6 +81,7 @@ type Daemon struct {
 	ports    *forward.Set
 	gateway  *gateway.Gateway
 	names    names
+	binder   *binder
 
 	kick chan struct{} // cap 1: something changed in the clusters
 
@@ -136,7 +137,8 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.clusters = &kube.Clusters{UserAgent: "tunneld/" + d.Version.Version, Changed: d.somethingChanged, Timing: d.Timing, Log: d.Log}
 	defer d.clusters.Close()
 	d.meters = new(forward.Meters)
-	d.gateway = &gateway.Gateway{Backends: d.clusters, Listen: d.bind, CA: d.ca, NoCA: d.caErr, Meters: d.meters, Log: d.Log}
+	d.binder = &binder{helper: d.Helper}
+	d.gateway = &gateway.Gateway{Backends: d.clusters, Listen: d.binder.bind, CA: d.ca, NoCA: d.caErr, Meters: d.meters, Log: d.Log}
 	defer d.gateway.Close()
 	d.ports = &forward.Set{Backends: d.clusters, Listen: d.listen, Meters: d.meters, Log: d.Log}
 	defer d.ports.Close()
@@ -164,9 +166,9 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	return err
 }
 
-// drain takes all names back, closes all listeners, and lets what is in the middle of something
-// finish, within bounds: answers that are owed, and bytes that move. What is
-// left is cut by Run.
+// drain takes all names back, closes all listeners, and lets what is in the middle
+// of something finish, within bounds: answers that are owed, and bytes that move.
+// What is left is cut by Run.
 func (d *Daemon) drain() {
 	d.Log.Info("stopping")
 	d.names.drop()
@@ -229,7 +231,7 @@ func (d *Daemon) listen(s forward.Spec, at netip.AddrPort) (net.Listener, error)
 	if s.TLS && d.ca == nil {
 		return nil, d.caErr
 	}
-	l, err := d.bind(at)
+	l, err := d.binder.bind(at)
 	if err != nil || !s.TLS {
 		return l, err
 	}

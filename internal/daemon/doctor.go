@@ -19,6 +19,8 @@ const (
 	// lookPatience is how long the doctor waits for one name: longer than the 5 s
 	// that a multicast question takes which nobody answers.
 	lookPatience = 6 * time.Second
+	// lookMost is how long it waits for all of them: whoever asks waits, too.
+	lookMost = 20 * time.Second
 	// looksAtOnce is how many names it looks up at a time.
 	looksAtOnce = 8
 	// slow is what a name takes that somebody has been asked for in vain.
@@ -61,10 +63,18 @@ func checkResponder(told status.DNS, asked dns.Stats) status.Check {
 func (n *names) checkClaim(told status.DNS, r claim.Report) status.Check {
 	c := status.Check{Name: "claim", Result: status.OK}
 	switch {
+	case n.err != nil:
+		c.Result = status.Warn
+		c.Evidence = "nothing is claimed, since nothing answers for the names"
+		c.Fix = "see the check of dns"
 	case n.claimant == nil:
 		c.Result = status.Warn
 		c.Evidence = "the system is left alone: tunneld was started with --helper none"
 		c.Fix = "start it without that"
+	case !r.Asked:
+		c.Result = status.Warn
+		c.Evidence = "tunneld-helper has not answered yet"
+		c.Fix = "ask again in a while"
 	case !r.Installed:
 		c.Result = status.Warn
 		c.Evidence = "tunneld-helper is not installed, so nothing makes this system ask for the names"
@@ -92,6 +102,8 @@ func (n *names) lookAt(ctx context.Context, all []dns.Name, r claim.Report) []st
 	if n.claimant == nil {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, lookMost)
+	defer cancel()
 	checks := make([]status.Check, len(all))
 	var looking sync.WaitGroup
 	tickets := make(chan struct{}, looksAtOnce)
@@ -99,14 +111,35 @@ func (n *names) lookAt(ctx context.Context, all []dns.Name, r claim.Report) []st
 		tickets <- struct{}{}
 		looking.Go(func() {
 			defer func() { <-tickets }()
-			limited, cancel := context.WithTimeout(ctx, lookPatience)
-			defer cancel()
-			got, _ := n.claimant.LookUp(limited, name.Name, name.Addrs)
-			checks[i] = judge(name, got, r.Outcome.Rung != "", r.Refused[name.Name])
+			checks[i] = n.look(ctx, name, r)
 		})
 	}
 	looking.Wait()
 	return checks
+}
+
+// look looks one name up.
+func (n *names) look(ctx context.Context, name dns.Name, r claim.Report) status.Check {
+	limited, cancel := context.WithTimeout(ctx, lookPatience)
+	defer cancel()
+	got, err := n.claimant.LookUp(limited, name.Name, name.Addrs)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return status.Check{
+			Name: name.Name, Result: status.Warn,
+			Evidence: fmt.Sprintf("was not looked up: the names before it have taken %v", lookMost),
+			Fix:      "see what is in the way of these",
+		}
+	case err != nil && limited.Err() == nil:
+		return status.Check{
+			Name: name.Name, Result: status.Fail,
+			Evidence: "cannot be looked up: " + err.Error(),
+			Fix:      "getent ahosts " + name.Name + " should tell more",
+		}
+	case err != nil:
+		got.Took = lookPatience
+	}
+	return judge(name, got, r.Outcome.Rung != "", r.Refused[name.Name])
 }
 
 func judge(name dns.Name, r claim.Resolution, claimed bool, refused string) status.Check {
@@ -129,7 +162,7 @@ func judge(name dns.Name, r claim.Resolution, claimed bool, refused string) stat
 	case claimed:
 		c.Result, c.Fix = status.Fail, "see which of the checks below explains it"
 	default:
-		c.Result, c.Fix = status.Warn, "curl --resolve NAME:PORT:"+name.Addrs[0].String()
+		c.Result, c.Fix = status.Warn, fmt.Sprintf("curl --resolve %s:PORT:%s", name.Name, name.Addrs[0])
 	}
 	return c
 }
@@ -144,7 +177,7 @@ func list(addrs []netip.Addr) string {
 
 // surroundings are what else answers for names on this machine.
 func (d *Daemon) surroundings(ctx context.Context) []status.Check {
-	if d.names.claimant == nil {
+	if d.Helper == nil {
 		return nil
 	}
 	f := osdns.Examine(ctx)

@@ -1,13 +1,19 @@
 package daemon
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tunneld/tunneld/internal/claim"
+	"github.com/tunneld/tunneld/internal/config"
 	"github.com/tunneld/tunneld/internal/dns"
 	"github.com/tunneld/tunneld/internal/osdns"
 	"github.com/tunneld/tunneld/internal/status"
@@ -81,21 +87,29 @@ func TestDoctorJudgesANameAndTheClaim(t *testing.T) {
 		{"right, late", judge(name, late, true, ""), status.Check{Result: status.Warn, Evidence: "127.77.31.4 in 5s", Fix: "somebody else is asked first, who does not know: see the checks of nsswitch and .local"}},
 		{"wrong", judge(name, wrong, true, ""), status.Check{Result: status.Fail, Evidence: "192.0.2.1 in 1ms", Fix: "see which of the checks below explains it"}},
 		{"nowhere", judge(name, claim.Resolution{}, true, ""), status.Check{Result: status.Fail, Evidence: "does not resolve (0s)", Fix: "see which of the checks below explains it"}},
-		{"not claimed", judge(name, claim.Resolution{}, false, ""), status.Check{Result: status.Warn, Evidence: "does not resolve (0s)", Fix: "curl --resolve NAME:PORT:127.77.31.4"}},
+		{"not claimed", judge(name, claim.Resolution{}, false, ""), status.Check{Result: status.Warn, Evidence: "does not resolve (0s)", Fix: "curl --resolve a.local:PORT:127.77.31.4"}},
 		{
 			"refused", judge(name, wrong, true, "it is the machine's own"),
 			status.Check{Result: status.Warn, Evidence: "192.0.2.1 in 1ms; it is not claimed: it is the machine's own", Fix: "give the forward another name"},
 		},
 		{
-			"no helper", n.checkClaim(status.DNS{}, claim.Report{}),
+			"no answer yet", n.checkClaim(status.DNS{}, claim.Report{}),
+			status.Check{Result: status.Warn, Evidence: "tunneld-helper has not answered yet", Fix: "ask again in a while"},
+		},
+		{
+			"nothing answers DNS", (&names{err: errors.New("taken")}).checkClaim(status.DNS{}, claim.Report{}),
+			status.Check{Result: status.Warn, Evidence: "nothing is claimed, since nothing answers for the names", Fix: "see the check of dns"},
+		},
+		{
+			"no helper", n.checkClaim(status.DNS{}, claim.Report{Asked: true}),
 			status.Check{Result: status.Warn, Evidence: "tunneld-helper is not installed, so nothing makes this system ask for the names", Fix: "install it (docs/helper.md), or use the .localhost URLs"},
 		},
 		{
-			"no way", n.checkClaim(status.DNS{}, claim.Report{Installed: true, Problem: "no way"}),
+			"no way", n.checkClaim(status.DNS{}, claim.Report{Asked: true, Installed: true, Problem: "no way"}),
 			status.Check{Result: status.Fail, Evidence: "no way", Fix: "see which of the checks below explains it; until then use the .localhost URLs"},
 		},
 		{
-			"by hosts", n.checkClaim(status.DNS{Rung: "hosts", Why: "it is read first", Passed: []status.Passed{{Rung: "dnsmasq", Why: "does not run"}}}, claim.Report{Installed: true}),
+			"by hosts", n.checkClaim(status.DNS{Rung: "hosts", Why: "it is read first", Passed: []status.Passed{{Rung: "dnsmasq", Why: "does not run"}}}, claim.Report{Asked: true, Installed: true}),
 			status.Check{Result: status.OK, Evidence: "by hosts: it is read first; it cannot carry wildcards, so what is below a name does not resolve; not by dnsmasq: does not run"},
 		},
 	}
@@ -104,6 +118,70 @@ func TestDoctorJudgesANameAndTheClaim(t *testing.T) {
 			tt.want.Name = tt.got.Name
 			if diff := cmp.Diff(tt.want, tt.got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestDoctorDoesNotWaitForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		silent := func(ctx context.Context, _ ...string) (map[string][]netip.Addr, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		n := &names{claimant: &claim.Claimant{Lookup: silent}}
+		var all []dns.Name
+		for i := range 1000 {
+			all = append(all, dns.Name{Name: fmt.Sprintf("%d.local", i), Addrs: []netip.Addr{netip.MustParseAddr("127.77.31.4")}})
+		}
+		began := time.Now()
+		checks := n.lookAt(t.Context(), all, claim.Report{})
+		if took := time.Since(began); took > lookMost {
+			t.Errorf("took %v", took)
+		}
+		if c := checks[0]; c.Evidence != "does not resolve (6s)" {
+			t.Errorf("%+v", c)
+		}
+		if c := checks[999]; c.Result != status.Warn || !strings.HasPrefix(c.Evidence, "was not looked up") || c.Name != "999.local" {
+			t.Errorf("%+v", c)
+		}
+	})
+}
+
+func TestDoctorThatCannotLookNamesUp(t *testing.T) {
+	blind := func(context.Context, ...string) (map[string][]netip.Addr, error) {
+		return nil, errors.New("played to fail")
+	}
+	n := &names{claimant: &claim.Claimant{Lookup: blind}}
+	c := n.look(t.Context(), dns.Name{Name: "a.local"}, claim.Report{})
+	if c.Result != status.Fail || c.Evidence != "cannot be looked up: played to fail" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestHintsAreTrue(t *testing.T) {
+	a := dns.Name{Name: "a.local"}
+	right := map[string]claim.Resolution{a.Name: {Right: true}}
+	tests := []struct {
+		name string
+		n    names
+		r    claim.Report
+		want string
+	}{
+		{"left alone", names{}, claim.Report{}, "nothing makes this system ask 127.0.0.1:15353 for these names" + otherwise},
+		{"not asked yet", names{claimant: new(claim.Claimant)}, claim.Report{}, "this system is not yet made to ask 127.0.0.1:15353 for these names" + otherwise},
+		{"not installed", names{claimant: new(claim.Claimant)}, claim.Report{Asked: true}, "nothing makes this system ask 127.0.0.1:15353 for these names, since tunneld-helper is not installed" + otherwise},
+		{"failing", names{claimant: new(claim.Claimant)}, claim.Report{Asked: true, Installed: true, Problem: "no way"}, "this system cannot be made to ask 127.0.0.1:15353 for these names" + otherwise},
+		{"all refused", names{claimant: new(claim.Claimant)}, claim.Report{Asked: true, Installed: true, Refused: map[string]string{a.Name: "taken"}}, "names that no claim may have do not resolve" + otherwise},
+		{"claimed", names{claimant: new(claim.Claimant)}, claim.Report{Asked: true, Installed: true, Outcome: osdns.Outcome{Rung: "hosts"}}, "tunnelctl doctor tells which names do not resolve, and why"},
+		{"all is well", names{claimant: new(claim.Claimant)}, claim.Report{Asked: true, Installed: true, Outcome: osdns.Outcome{Rung: "hosts"}, Names: right}, ""},
+		{"no DNS", names{err: errors.New("taken")}, claim.Report{}, "nothing answers for these names" + otherwise},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.n.now, tt.n.listen = []dns.Name{a}, netip.MustParseAddrPort("127.0.0.1:15353")
+			if got := tt.n.statusOf(config.Default(), tt.r).Hint; got != tt.want {
+				t.Errorf("%q; want %q", got, tt.want)
 			}
 		})
 	}

@@ -2,13 +2,10 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,7 +13,6 @@ import (
 	"github.com/tunneld/tunneld/internal/claim"
 	"github.com/tunneld/tunneld/internal/config"
 	"github.com/tunneld/tunneld/internal/dns"
-	"github.com/tunneld/tunneld/internal/helper"
 	"github.com/tunneld/tunneld/internal/osdns"
 	"github.com/tunneld/tunneld/internal/status"
 )
@@ -27,8 +23,8 @@ const (
 	goneTimeout = time.Second
 	// knownTimeout is how long whoever adds a forward waits for its name.
 	knownTimeout = 2 * time.Second
-	// bindTimeout bounds the helper's answer for a port.
-	bindTimeout = 2 * time.Second
+	// barelyKnown is that where nobody claims it.
+	barelyKnown = 300 * time.Millisecond
 )
 
 // A Helper does what takes privileges: *helper.Client is one, whose errors it
@@ -122,7 +118,11 @@ func (n *names) keep(kept []dns.Name) {
 
 // lacks reports whether a name that is answered is not among these.
 func (n *names) lacks(now []dns.Name) bool {
-	return slices.ContainsFunc(n.now, func(old dns.Name) bool { return !slices.ContainsFunc(now, old.Equal) })
+	same := make(map[string][]dns.Name, len(now))
+	for _, name := range now {
+		same[name.Name] = append(same[name.Name], name)
+	}
+	return slices.ContainsFunc(n.now, func(old dns.Name) bool { return !slices.ContainsFunc(same[old.Name], old.Equal) })
 }
 
 // set has exactly these names answered. The responder knows a name for as long as
@@ -170,7 +170,11 @@ func (n *names) known(ctx context.Context) {
 	if n.claimant == nil {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, knownTimeout)
+	timeout := knownTimeout
+	if r := n.claimed(); r.Asked && !r.Installed {
+		timeout = barelyKnown // names that nobody answers for take seconds
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	n.claimant.Checked(ctx)
 }
@@ -183,42 +187,46 @@ func (n *names) claimed() claim.Report {
 }
 
 // status tells about the responder, and how the system is made to ask it.
-func (n *names) status(cfg *config.Config) status.DNS {
+func (n *names) status(cfg *config.Config) status.DNS { return n.statusOf(cfg, n.claimed()) }
+
+func (n *names) statusOf(cfg *config.Config, r claim.Report) status.DNS {
 	s := status.DNS{Names: len(n.now)}
 	if n.err != nil {
-		s.Error = n.err.Error()
+		s.Error, s.Hint = n.err.Error(), "nothing answers for these names"+otherwise
 		return s
 	}
 	s.Listen = n.listen.String()
 	if want := cfg.DNS.Listen; want.Port() != 0 && want != n.listen {
 		s.Wanted = want.String()
 	}
-	r := n.claimed()
 	s.Rung, s.Why, s.Problem = r.Outcome.Rung, r.Outcome.Why, r.Problem
 	for _, p := range r.Outcome.Passed {
 		s.Passed = append(s.Passed, status.Passed(p))
 	}
-	unresolved := 0
-	for _, name := range n.now {
-		if !r.Names[name.Name].Right {
-			unresolved++
-		}
-	}
-	switch {
-	case n.claimant != nil && unresolved == 0:
-	case s.Rung != "":
-		s.Hint = "tunnelctl doctor tells which names do not resolve, and why"
-	default:
-		why := "nothing makes this system ask " + s.Listen + " for these names"
-		switch {
-		case s.Problem != "":
-			why = "this system cannot be made to ask " + s.Listen + " for these names"
-		case n.claimant != nil:
-			why += ", since tunneld-helper is not installed"
-		}
-		s.Hint = why + ": browsers resolve the .localhost URLs by themselves, and curl takes --resolve NAME:PORT:ADDRESS"
+	if n.claimant == nil || slices.ContainsFunc(n.now, func(name dns.Name) bool { return !r.Names[name.Name].Right }) {
+		s.Hint = n.hint(s.Listen, r)
 	}
 	return s
+}
+
+// otherwise is how names that do not resolve lead there.
+const otherwise = ": browsers resolve the .localhost URLs by themselves, and curl takes --resolve NAME:PORT:ADDRESS"
+
+// hint says what to do about names that do not resolve.
+func (n *names) hint(listen string, r claim.Report) string {
+	switch {
+	case r.Outcome.Rung != "":
+		return "tunnelctl doctor tells which names do not resolve, and why"
+	case r.Problem != "":
+		return "this system cannot be made to ask " + listen + " for these names" + otherwise
+	case n.claimant != nil && !r.Asked:
+		return "this system is not yet made to ask " + listen + " for these names" + otherwise
+	case r.Installed:
+		return "names that no claim may have do not resolve" + otherwise
+	case n.claimant != nil:
+		return "nothing makes this system ask " + listen + " for these names, since tunneld-helper is not installed" + otherwise
+	}
+	return "nothing makes this system ask " + listen + " for these names" + otherwise
 }
 
 // tell adds to a forward's report which of its names do not resolve; wildcard is
@@ -259,32 +267,4 @@ func (n *names) tell(s *status.Forward, wildcard string) {
 	if order := status.States(); rank(order, bad.State) < rank(order, s.State) {
 		s.Condition = bad
 	}
-}
-
-// bind listens on a TCP port, with the helper's help where this user may not, or
-// the machine does not have the address.
-func (d *Daemon) bind(at netip.AddrPort) (net.Listener, error) {
-	l, err := net.Listen("tcp", at.String())
-	if err == nil || d.Helper == nil {
-		return l, err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), bindTimeout)
-	defer cancel()
-	var failed error
-	switch {
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		if failed = d.Helper.AddAddress(ctx, at.Addr()); failed == nil {
-			if l, err = net.Listen("tcp", at.String()); err == nil {
-				return l, nil
-			}
-		}
-	case errors.Is(err, os.ErrPermission):
-		if l, failed = d.Helper.Listen(ctx, at); failed == nil {
-			return l, nil
-		}
-	}
-	if failed != nil && !errors.Is(failed, helper.ErrNotInstalled) {
-		err = fmt.Errorf("%w (%v)", err, failed)
-	}
-	return nil, err
 }
