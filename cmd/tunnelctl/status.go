@@ -106,7 +106,7 @@ func (u *ui) status(s status.Status, named bool) {
 			fmt.Fprintf(u.out, ", %d names\n", s.DNS.Names)
 		}
 		if s.DNS.Rung != "" {
-			fmt.Fprintf(u.out, "names resolve by %s (%s)\n", s.DNS.Rung, s.DNS.Why)
+			fmt.Fprintf(u.out, "names are claimed by %s (%s)\n", s.DNS.Rung, s.DNS.Why)
 		}
 	}
 	if !named && s.DNS.Hint != "" && len(s.Forwards) > 0 {

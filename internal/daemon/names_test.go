@@ -28,11 +28,27 @@ type system struct {
 	claimed   []osdns.Name
 	trampled  bool
 	fails     error
+	hangs     bool
 	told      []string // what was claimed and taken back, in this order
 	addresses []netip.Addr
 }
 
-func (s *system) Claim(_ context.Context, server netip.AddrPort, names []osdns.Name, _ []string) (osdns.Outcome, error) {
+// hang waits for nothing if the helper is played to hang.
+func (s *system) hang(ctx context.Context) error {
+	s.mu.Lock()
+	hangs := s.hangs
+	s.mu.Unlock()
+	if !hangs {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (s *system) Claim(ctx context.Context, server netip.AddrPort, names []osdns.Name, _ []string) (osdns.Outcome, error) {
+	if err := s.hang(ctx); err != nil {
+		return osdns.Outcome{}, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fails != nil {
@@ -42,7 +58,10 @@ func (s *system) Claim(_ context.Context, server netip.AddrPort, names []osdns.N
 	return osdns.Outcome{Rung: "played", Why: "this is a test"}, nil
 }
 
-func (s *system) Release(context.Context) error {
+func (s *system) Release(ctx context.Context) error {
+	if err := s.hang(ctx); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.replace(nil, netip.AddrPort{})
@@ -264,5 +283,21 @@ func TestDoctorWithoutAHelper(t *testing.T) {
 	c := checked(t, h, "claim")
 	if c.Result != status.Warn || !strings.Contains(c.Evidence, "--helper none") {
 		t.Errorf("%+v", c)
+	}
+}
+
+func TestEndDoesNotWaitForAHelperThatHangs(t *testing.T) {
+	h, settings := newNamed(t, app)
+	await.Until(t, "the names to be claimed", func() bool { return len(h.system.has()) == 3 })
+	h.system.do(func() { h.system.hangs = true })
+	h.configure(t, settings, app, strings.Replace(app, "name: a", "name: b", 1))
+	await.Until(t, "b to be there", func() bool { return len(h.status(t).Forwards) == 2 })
+	h.system.do(func() { h.system.port = 0; h.system.claimed = nil })
+	began := time.Now()
+	h.hurry()
+	h.stop()
+	// A claim may take 15 s; the test is not of how busy the machine is.
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("took %v", took)
 	}
 }
