@@ -40,6 +40,7 @@ type machine struct {
 	lookups  int
 	saw      func(string)
 	silent   map[string]bool // names that nobody answers for
+	gone     map[string]bool // names that somebody else keeps from resolving
 	blind    error           // why nothing can be looked up
 	hangs    bool            // the helper
 	onClaim  func()          // called when a claim was made, or could not be
@@ -143,7 +144,7 @@ func (m *machine) Lookup(ctx context.Context, names ...string) (map[string][]net
 	}
 	found := make(map[string][]netip.Addr)
 	for _, name := range names {
-		if addrs := m.claimed[name]; addrs != nil {
+		if addrs := m.claimed[name]; addrs != nil && !m.gone[name] {
 			found[name] = addrs
 		}
 	}

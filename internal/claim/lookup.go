@@ -165,7 +165,9 @@ func (s *state) lookupBatches(ctx context.Context, batches [][]osdns.Name, atOnc
 	)
 	seen = make(map[string]Resolution)
 	for _, batch := range batches {
-		tickets <- struct{}{}
+		if tickets <- struct{}{}; ctx.Err() != nil {
+			break
+		}
 		looking.Go(func() {
 			defer func() { <-tickets }()
 			limited, cancel := context.WithTimeout(ctx, patience)

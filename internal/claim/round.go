@@ -81,6 +81,7 @@ func (s *state) climb(recheck bool) {
 	case s.better && s.climbs.due():
 		s.climbs.did()
 		s.better, s.inForce = false, nil
+		s.tried = 0 // the rules may be others now, too
 	}
 }
 

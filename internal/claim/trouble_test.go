@@ -75,21 +75,52 @@ func TestWhoTramplesAtOnceIsNotFought(t *testing.T) {
 }
 
 func TestAProblemEnds(t *testing.T) {
-	m := &machine{}
+	tests := []struct {
+		name  string
+		set   []string
+		begin func(m *machine)
+	}{
+		{"names could not be taken back", nil, func(m *machine) { m.fails = errors.New("played to fail") }},
+		{"others could not be claimed", []string{"b.local"}, func(m *machine) { m.fails = errors.New("played to fail") }},
+		{"all were refused", []string{"b.local"}, func(m *machine) { m.refuses = map[string]bool{"b.local": true, canary.Name: true} }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			m := &machine{}
+			play(t, m, func(t *testing.T, c *Claimant, stop func()) {
+				c.Set(names("a.local"))
+				c.Checked(t.Context())
+				m.do(func() { tt.begin(m) })
+				c.Set(names(tt.set...))
+				c.Applied(t.Context())
+				synctest.Wait()
+				if c.Report().Problem == "" {
+					t.Error("that is no problem")
+				}
+				m.do(func() { m.fails, m.refuses = nil, nil })
+				c.Set(names("a.local"))
+				c.Checked(t.Context())
+				if r := c.Report(); r.Problem != "" || r.Outcome.Rung != "resolver" || len(r.Refused) > 0 {
+					t.Errorf("%+v", r)
+				}
+			})
+		})
+	}
+}
+
+func TestAProblemEndsWhenNothingIsWanted(t *testing.T) {
+	m := &machine{refuses: map[string]bool{"a.local": true, canary.Name: true}}
 	play(t, m, func(t *testing.T, c *Claimant, stop func()) {
-		c.Set(names("a.local"))
-		c.Checked(t.Context())
-		m.do(func() { m.fails = errors.New("played to fail") })
 		c.Set(nil)
-		c.Applied(t.Context())
-		synctest.Wait()
-		if c.Report().Problem == "" {
-			t.Error("names that could not be taken back are no problem")
-		}
-		m.do(func() { m.fails = nil })
+		c.Checked(t.Context())
 		c.Set(names("a.local"))
 		c.Checked(t.Context())
-		if r := c.Report(); r.Problem != "" || r.Outcome.Rung != "resolver" {
+		if c.Report().Problem == "" {
+			t.Error("that all is refused is no problem")
+		}
+		c.Set(nil)
+		c.Checked(t.Context())
+		if r := c.Report(); r.Problem != "" {
 			t.Errorf("%+v", r)
 		}
 	})
@@ -136,19 +167,66 @@ func TestANameThatNobodyAnswersForHarmsNoOther(t *testing.T) {
 	})
 }
 
-func TestThousandsOfSilentNamesAreNotFound(t *testing.T) {
-	m := &machine{slow: time.Minute}
+func TestThousandsOfNames(t *testing.T) {
+	var all []string
+	for i := range 4096 {
+		all = append(all, fmt.Sprintf("%d.local", i))
+	}
+	tests := []struct {
+		name string
+		m    *machine
+		want verdict
+		most int // look-ups
+	}{
+		{"all resolve", &machine{}, found, 4096 / checkMost},
+		{"there is no time for all", &machine{slow: patience - 1}, found, 3 * batchesAtOnce},
+		{"nobody answers", &machine{slow: time.Minute}, missing, 4096},
+		{"none resolves", &machine{broken: map[string]bool{"": true}}, missing, 4096/checkMost + 10},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			play(t, tt.m, func(t *testing.T, c *Claimant, stop func()) {
+				stop()
+				tt.m.do(func() {
+					tt.m.claimed = make(map[string][]netip.Addr)
+					for _, n := range names(all...) {
+						tt.m.claimed[n.Name] = n.Addrs
+					}
+				})
+				s := &state{Claimant: c, run: t.Context()}
+				c.Set(names(all...))
+				began := time.Now()
+				v := s.appear(t.Context(), names(all...))
+				if took := time.Since(began); v != tt.want || took > lookMost {
+					t.Errorf("verdict %v after %v", v, took)
+				}
+				if n := read(tt.m, &tt.m.lookups); n > tt.most {
+					t.Errorf("%d look-ups", n)
+				}
+			})
+		})
+	}
+}
+
+func TestAllThatDoNotResolveAreTold(t *testing.T) {
+	m := &machine{gone: make(map[string]bool)}
 	play(t, m, func(t *testing.T, c *Claimant, stop func()) {
 		var all []string
-		for i := range 4096 {
+		for i := range 4 * checkMost {
 			all = append(all, fmt.Sprintf("%d.local", i))
 		}
-		s := &state{Claimant: c, run: t.Context()}
 		c.Set(names(all...))
-		began := time.Now()
-		v := s.appear(t.Context(), names(all...))
-		if took := time.Since(began); v != missing || took > lookMost {
-			t.Errorf("verdict %v after %v", v, took)
+		c.Checked(t.Context())
+		m.do(func() {
+			for _, name := range all {
+				m.gone[name] = true
+			}
+		})
+		time.Sleep(checkEvery + 2*patience)
+		for name, r := range c.Report().Names {
+			if r.Right {
+				t.Fatalf("%s is said to resolve", name)
+			}
 		}
 	})
 }
@@ -281,6 +359,30 @@ func TestOtherRulesAreSeen(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	})
+}
+
+func TestOtherRulesAreSeenWhenNothingIsSet(t *testing.T) {
+	for name, m := range map[string]*machine{
+		"a repair":            {},
+		"a look for a better": {unfit: map[string]bool{"resolver": true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			play(t, m, func(t *testing.T, c *Claimant, stop func()) {
+				m.do(func() { m.refuses = map[string]bool{"vm.local": true} })
+				c.Set(names("a.local", "vm.local"))
+				c.Checked(t.Context())
+				if len(c.Report().Refused) == 0 {
+					t.Error("nothing is refused")
+				}
+				m.do(func() { m.refuses, m.claimed = nil, nil })
+				c.Recheck()
+				time.Sleep(2 * patience)
+				if r := c.Report(); len(r.Refused) > 0 || !r.Names["vm.local"].Right {
+					t.Errorf("%+v", r)
+				}
+			})
+		})
+	}
 }
 
 func TestNobodyWaitsForWhatHasEnded(t *testing.T) {

@@ -232,10 +232,12 @@ func (n *names) hint(listen string, r claim.Report) string {
 // tell adds to a forward's report which of its names do not resolve; wildcard is
 // the one below which every name should.
 func (n *names) tell(s *status.Forward, wildcard string) {
-	if n.claimant == nil {
-		return
+	if n.claimant != nil {
+		tellOf(n.claimed(), s, wildcard)
 	}
-	r := n.claimed()
+}
+
+func tellOf(r claim.Report, s *status.Forward, wildcard string) {
 	if wildcard != "" && r.Outcome.Rung != "" && !r.Outcome.Wildcards {
 		s.Notes = append(s.Notes, fmt.Sprintf("names below %s do not resolve, since %s carries no wildcards", wildcard, r.Outcome.Rung))
 	}
