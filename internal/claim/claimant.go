@@ -269,7 +269,7 @@ func (s *state) release() {
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
 	defer cancel()
 	if err := s.Helper.Release(ctx); err != nil && !errors.Is(err, helper.ErrNotInstalled) {
-		s.log().Error("names are still claimed of the system", "err", err)
+		s.log().Error("names are still claimed of the system", "err", inTime(ctx, err, releaseTimeout))
 	}
 }
 

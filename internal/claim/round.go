@@ -7,10 +7,16 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/tunneld/tunneld/internal/helper"
 	"github.com/tunneld/tunneld/internal/osdns"
 )
+
+// forgiven is after what time a rung that did not work is tried again when something
+// has changed: perhaps only the machine was busy. To try may take the names away for
+// as long as the canary is waited for.
+const forgiven = 10 * time.Minute
 
 // A state is what Run knows of the claim, and nobody else.
 type state struct {
@@ -25,6 +31,7 @@ type state struct {
 	uncontrolled bool
 	skip         []string // rungs that do not work here
 	failed       []osdns.Passed
+	passed       time.Time         // when the last of them failed
 	clear        bool              // nothing is claimed for sure
 	refused      map[string]string // names, and why no claim may have them
 
@@ -82,6 +89,9 @@ func (s *state) climb(recheck bool) {
 		s.climbs.did()
 		s.better, s.inForce = false, nil
 		s.tried = 0 // the rules may be others now, too
+		if time.Since(s.passed) > forgiven {
+			s.skip, s.failed = nil, nil
+		}
 	}
 }
 
@@ -205,7 +215,7 @@ func (s *state) claimOnce(all []osdns.Name) error {
 			err = fmt.Errorf("%w (%s: %s)", err, s.failed[len(s.failed)-1].Rung, s.failed[len(s.failed)-1].Why)
 		}
 		s.skip, s.failed = nil, nil // what failed may work the next time
-		return inTime(limited, err)
+		return inTime(limited, err, claimTimeout)
 	}
 	outcome.Passed = append(outcome.Passed, s.failed...)
 	s.inForce, s.outcome, s.clear = all, outcome, false
@@ -216,9 +226,9 @@ func (s *state) claimOnce(all []osdns.Name) error {
 }
 
 // inTime says for how long the helper has not answered, if that is the error.
-func inTime(limited context.Context, err error) error {
+func inTime(limited context.Context, err error, timeout time.Duration) error {
 	if errors.Is(err, context.DeadlineExceeded) && limited.Err() != nil {
-		return fmt.Errorf("tunneld-helper has not answered for %v", claimTimeout)
+		return fmt.Errorf("tunneld-helper has not answered for %v", timeout)
 	}
 	return err
 }
@@ -233,7 +243,7 @@ func (s *state) claimNothing() error {
 	defer cancel()
 	s.inForce, s.outcome, s.proven = nil, osdns.Outcome{}, ""
 	if err := s.Helper.Release(limited); err != nil {
-		return inTime(limited, err)
+		return inTime(limited, err, claimTimeout)
 	}
 	s.clear = true
 	s.note(func(r *Report) { *r = Report{Asked: true, Installed: true, Refused: s.refused} })
@@ -246,7 +256,7 @@ func (s *state) pass(why string) {
 	s.log().Warn("a way to make the system ask us does not work", "rung", rung, "why", why)
 	s.skip = append(s.skip, rung)
 	s.failed = append(s.failed, osdns.Passed{Rung: rung, Why: why})
-	s.inForce, s.proven = nil, ""
+	s.inForce, s.proven, s.passed = nil, "", time.Now()
 }
 
 // repair forgets what is believed to be in force, so that the next claim is made

@@ -385,6 +385,26 @@ func TestOtherRulesAreSeenWhenNothingIsSet(t *testing.T) {
 	}
 }
 
+func TestARungThatFailedOnceIsForgiven(t *testing.T) {
+	m := &machine{broken: map[string]bool{"resolver": true}}
+	play(t, m, func(t *testing.T, c *Claimant, stop func()) {
+		c.Set(names("a.local"))
+		c.Checked(t.Context())
+		m.do(func() { m.broken = nil })
+		c.Recheck()
+		synctest.Wait()
+		if rung(c) != "hosts" {
+			t.Errorf("claimed by %s at once: one that does not work would be tried at each change", rung(c))
+		}
+		time.Sleep(forgiven + 1)
+		c.Recheck()
+		synctest.Wait()
+		if r := c.Report(); r.Outcome.Rung != "resolver" || len(r.Outcome.Passed) > 0 || !r.Names["a.local"].Right {
+			t.Errorf("%+v", r)
+		}
+	})
+}
+
 func TestNobodyWaitsForWhatHasEnded(t *testing.T) {
 	play(t, &machine{}, func(t *testing.T, c *Claimant, stop func()) {
 		stop()
