@@ -106,16 +106,22 @@ func (s *state) appear(ctx context.Context, names []osdns.Name) verdict {
 
 // noteBlind reports that names cannot be looked up, or can again.
 func (s *state) noteBlind(err error) {
-	switch {
+	switch was := s.logBlind(err); {
 	case err != nil:
-		if !s.blind {
-			s.log().Warn("names cannot be looked up", "err", err)
-		}
 		s.note(func(r *Report) { r.Problem = "names cannot be looked up: " + err.Error() })
-	case s.blind:
+	case was:
 		s.note(func(r *Report) { r.Problem = "" })
 	}
-	s.blind = err != nil
+}
+
+// logBlind logs it when names cannot be looked up any more, and reports whether
+// that was so before.
+func (s *state) logBlind(err error) (was bool) {
+	was, s.blind = s.blind, err != nil
+	if s.blind && !was {
+		s.log().Warn("names cannot be looked up", "err", err)
+	}
+	return was
 }
 
 // lookAtUnclaimed looks which names resolve although we have not claimed them, as
@@ -131,9 +137,7 @@ func (s *state) lookAtUnclaimed(ctx context.Context, want []osdns.Name, recheck 
 	if ctx.Err() != nil {
 		return
 	}
-	if err != nil {
-		s.log().Warn("names cannot be looked up", "err", err)
-	}
+	s.logBlind(err)
 	s.unseen = false
 	s.found(seen, true)
 }

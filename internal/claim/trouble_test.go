@@ -1,9 +1,11 @@
 package claim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -252,6 +254,24 @@ func TestNamesThatCannotBeLookedUpAreLeftClaimed(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	})
+}
+
+func TestThatNamesCannotBeLookedUpIsLoggedOnce(t *testing.T) {
+	for name, m := range map[string]*machine{"claimed": {}, "no helper": {absent: true}} {
+		t.Run(name, func(t *testing.T) {
+			m.blind = errors.New("played to fail")
+			var logged bytes.Buffer
+			play(t, m, func(t *testing.T, c *Claimant, stop func()) {
+				c.Log = slog.New(slog.NewTextHandler(&logged, nil))
+				c.Set(names("a.local"))
+				time.Sleep(time.Hour)
+				stop()
+				if n := strings.Count(logged.String(), "names cannot be looked up"); n != 1 {
+					t.Errorf("logged %d times", n)
+				}
+			})
+		})
+	}
 }
 
 func TestAHelperThatHangs(t *testing.T) {
