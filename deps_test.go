@@ -40,7 +40,7 @@ var mayImport = map[string][]string{
 	"internal/localapi":    {"lockfile", "status"},
 
 	// Only the daemon knows them all.
-	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "helper", "kube", "localapi", "logring", "nearest", "netwatch", "osdns", "statedir", "status", "tls"},
+	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "helper", "kube", "localapi", "lockfile", "logring", "nearest", "netwatch", "osdns", "statedir", "status", "tls"},
 
 	"internal/demo": {}, // but for what is inside of it
 

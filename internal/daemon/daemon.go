@@ -63,6 +63,9 @@ type Daemon struct {
 	// Helper has names claimed of the operating system, and opens ports that
 	// this user may not have. Without one, nil, the system is not concerned.
 	Helper Helper
+	// NamesLock is what the daemons of a user have in common that has one claim
+	// names at a time: a file, in the default state directory if it is empty.
+	NamesLock string
 	// Lookup resolves names as the programs of this system do; nil means
 	// osdns.Lookup.
 	Lookup func(ctx context.Context, names ...string) (map[string][]netip.Addr, error)

@@ -117,7 +117,7 @@ func (h *harness) start(t *testing.T) {
 		Started: func() { close(started) },
 	}
 	if h.system != nil {
-		d.Helper, d.Lookup = h.system, h.system.lookup
+		d.Helper, d.Lookup, d.NamesLock = h.system, h.system.lookup, h.path("names.lock")
 	}
 	go func() { ended <- d.Run(ctx) }()
 	select {

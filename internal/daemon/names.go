@@ -73,8 +73,9 @@ func (d *Daemon) startNames(ctx context.Context, running *errgroup.Group) {
 
 // claim has the system ask us, until drain takes that back.
 func (n *names) claim(d *Daemon, running *errgroup.Group) {
+	helper := &alone{Helper: d.Helper, path: d.NamesLock}
 	n.claimant = &claim.Claimant{
-		Helper:  d.Helper,
+		Helper:  helper,
 		Lookup:  d.Lookup,
 		Server:  n.listen,
 		Canary:  claim.NewCanary(d.config.Domain, lastOf(d.config.Addresses)),
@@ -89,6 +90,7 @@ func (n *names) claim(d *Daemon, running *errgroup.Group) {
 	n.giveUp = cancel
 	running.Go(func() error {
 		defer close(n.ended)
+		defer helper.unlock()
 		return n.claimant.Run(ctx)
 	})
 	running.Go(func() error {
