@@ -32,24 +32,28 @@ var mayImport = map[string][]string{
 	"internal/kube":        {"forward", "nearest", "portforward", "status"},
 	"internal/gateway":     {"forward", "status", "tls"},
 	"internal/dns":         {},
-	"internal/osdns":       {},
+	"internal/osdns":       {"osdns/machine"},
 	"internal/helper":      {"osdns"},
 	"internal/claim":       {"helper", "osdns"},
 	"internal/tls":         {},
 	"internal/config":      {"atomicfile", "forward", "nearest"},
 	"internal/localapi":    {"lockfile", "status"},
 
+	// What osdns is made of. None of it knows what a claim is.
+	"internal/osdns/machine": {},
+
 	// Only the daemon knows them all.
 	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "helper", "kube", "localapi", "lockfile", "logring", "nearest", "netwatch", "osdns", "statedir", "status", "tls"},
 
 	"internal/demo": {}, // but for what is inside of it
 
-	"cmd/tunneld-helper": {"helper", "osdns", "version"},
+	"cmd/tunneld-helper": {"helper", "osdns", "osdns/machine", "version"},
 	"cmd/tunneld":        {"config", "daemon", "demo", "helper", "localapi", "statedir", "status", "usage", "version"},
 	"cmd/tunnelctl":      {"localapi", "status", "usage", "version"},
 
 	// For tests only.
 	"internal/await":     {},
+	"internal/isolate":   {},
 	"internal/leakcheck": {},
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/helper"
 	"github.com/tunneld/tunneld/internal/osdns"
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 const (
@@ -117,7 +118,7 @@ func needRoot() error {
 func newLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
 
 func newLadder(log *slog.Logger) *osdns.Ladder {
-	return &osdns.Ladder{System: osdns.NewSystem(), Receipts: receiptsDir, Log: log}
+	return &osdns.Ladder{System: machine.New(), Receipts: receiptsDir, Log: log}
 }
 
 // readPolicy reads the policy in the file, or else the only one that there is.

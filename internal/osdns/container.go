@@ -4,13 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 // A container is a directory or a registry key that is everybody's, and that is
 // not there before somebody needs it. One that we have made is taken away again
 // when nothing is left in it.
 type container struct {
-	sys  System
+	sys  machine.System
 	name string // for people
 	// note is a file of ours that is there if we have made it. It is written
 	// before that: after a crash, an empty one is known to be ours.
@@ -40,7 +42,7 @@ func (c *container) ensure() error {
 
 // drop takes it away if we have made it and nothing is in it.
 func (c *container) drop() error {
-	if err := c.sys.discard(temporary(c.note)); err != nil {
+	if err := c.sys.Discard(machine.Temporary(c.note)); err != nil {
 		return err
 	}
 	if _, err := c.sys.ReadFile(c.note); errors.Is(err, fs.ErrNotExist) {

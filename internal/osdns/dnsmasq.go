@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 // dnsmasq is the rung for systems whose programs ask dnsmasq, as a service of its
@@ -22,7 +24,7 @@ import (
 // servers-file may be given only once, or dnsmasq does not start: so that second
 // file is all owners', and is there as long as there is a block.
 type dnsmasq struct {
-	System
+	machine.System
 	dir string // where the servers are
 }
 
@@ -34,7 +36,7 @@ type resident struct {
 }
 
 // restart makes a new process of it.
-func (r resident) restart(ctx context.Context, s System) error {
+func (r resident) restart(ctx context.Context, s machine.System) error {
 	if r.unit == networkManager {
 		return s.ReloadService(ctx, r.unit)
 	}
@@ -183,11 +185,11 @@ func (d *dnsmasq) put(ctx context.Context, r *resident, change func([]byte) []by
 
 // reread writes the servers (nil: none) and tells dnsmasq, if it has to know.
 func (d *dnsmasq) reread(r *resident, old, now []byte) error {
-	if err := d.discard(temporary(d.servers())); err != nil {
+	if err := d.Discard(machine.Temporary(d.servers())); err != nil {
 		return err
 	}
 	if now == nil {
-		return d.discard(d.servers())
+		return d.Discard(d.servers())
 	}
 	if !bytes.Equal(old, now) {
 		if err := d.ReplaceFile(d.servers(), now); err != nil {
@@ -265,7 +267,7 @@ func (d *dnsmasq) confIs(wanted map[string][]byte) (bool, error) {
 func (d *dnsmasq) writeConf(wanted map[string][]byte) error {
 	for _, dir := range dnsmasqDirs {
 		path := filepath.Join(dir, dnsmasqFile)
-		if err := d.discard(temporary(path)); err != nil {
+		if err := d.Discard(machine.Temporary(path)); err != nil {
 			return err
 		}
 		if wanted[dir] != nil {
@@ -273,7 +275,7 @@ func (d *dnsmasq) writeConf(wanted map[string][]byte) error {
 				return err
 			}
 		} else if data, _ := d.confIn(dir); data != nil {
-			if err := d.discard(path); err != nil {
+			if err := d.Discard(path); err != nil {
 				return err
 			}
 		}

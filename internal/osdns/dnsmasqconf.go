@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 // dnsmasqConf is what a dnsmasq has been told that matters to us.
@@ -52,7 +54,7 @@ var dnsmasqShort = map[string]string{"-7": "conf-dir", "-C": "conf-file"}
 
 // readDnsmasqConf reads what a dnsmasq with these arguments has read, but for files
 // of ours.
-func readDnsmasqConf(s System, args []string) (dnsmasqConf, error) {
+func readDnsmasqConf(s machine.System, args []string) (dnsmasqConf, error) {
 	var c dnsmasqConf
 	var files []string
 	for i := 1; i < len(args); i++ {
@@ -85,7 +87,7 @@ func isConfFile(arg string) bool {
 }
 
 // readFiles reads configuration files, and those that they lead to.
-func (c *dnsmasqConf) readFiles(s System, files []string) error {
+func (c *dnsmasqConf) readFiles(s machine.System, files []string) error {
 	seen := make(map[string]bool)
 	dirs := 0
 	for {

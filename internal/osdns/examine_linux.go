@@ -9,11 +9,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 // Examine looks at how this system finds names. It changes nothing, starts nothing,
 // and takes no privileges.
-func Examine(ctx context.Context) Findings { return examine(ctx, NewSystem()) }
+func Examine(ctx context.Context) Findings { return examine(ctx, machine.New()) }
 
 // Watched are files whose change may mean that names are no longer found as they
 // were: not all of them are there, nor all of their directories.
@@ -30,8 +32,8 @@ func Watched() []string {
 	return watched
 }
 
-func examine(ctx context.Context, s System) Findings {
-	f := Findings{ResolvConf: s.real(resolvPath), Avahi: avahiRuns(s), Caches: caches(s), Listeners: listeners(s, 53, 5353)}
+func examine(ctx context.Context, s machine.System) Findings {
+	f := Findings{ResolvConf: s.Real(resolvPath), Avahi: avahiRuns(s), Caches: caches(s), Listeners: listeners(s, 53, 5353)}
 	f.Nameservers, _ = nameservers(s)
 	sources, line, err := readNsswitch(s)
 	if err == nil {
@@ -52,7 +54,7 @@ func examine(ctx context.Context, s System) Findings {
 }
 
 // resolver tells who the first name server is.
-func resolver(ctx context.Context, s System, f Findings) string {
+func resolver(ctx context.Context, s machine.System, f Findings) string {
 	if len(f.Nameservers) == 0 {
 		return ""
 	}
@@ -70,7 +72,7 @@ func resolver(ctx context.Context, s System, f Findings) string {
 }
 
 // caches are those that listen for questions of libc.
-func caches(s System) []string {
+func caches(s machine.System) []string {
 	file, err := s.ReadFile(unixSockets)
 	if err != nil {
 		return nil
@@ -88,7 +90,7 @@ func caches(s System) []string {
 }
 
 // listeners are the sockets at the ports, with their processes where we may see them.
-func listeners(s System, ports ...uint16) []Listener {
+func listeners(s machine.System, ports ...uint16) []Listener {
 	var found []Listener
 	inodes := make(map[string][]int) // to places in found
 	for _, network := range []string{"udp", "tcp"} {
@@ -131,7 +133,7 @@ func listeners(s System, ports ...uint16) []Listener {
 }
 
 // socketsOf are those of the sockets that a process has.
-func socketsOf(s System, pid string, inodes map[string][]int) []int {
+func socketsOf(s machine.System, pid string, inodes map[string][]int) []int {
 	dir := "/proc/" + pid + "/fd"
 	files, err := s.ReadDir(dir)
 	if err != nil {

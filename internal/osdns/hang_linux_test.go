@@ -3,13 +3,13 @@ package osdns
 import (
 	"context"
 	"errors"
-	"net"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 // hung is what a service does that has stopped in the middle.
@@ -24,13 +24,13 @@ func TestServicesThatHang(t *testing.T) {
 	const request = 25 * time.Second
 	for _, test := range []struct {
 		name string
-		hang func(s *System)
+		hang func(s *machine.System)
 	}{
-		{"the bus", func(s *System) {
+		{"the bus", func(s *machine.System) {
 			s.ResolvedVersion = func(ctx context.Context) (int, error) { return 0, hung(ctx) }
 			s.ServiceState = func(ctx context.Context, _ string) (string, int, error) { return "", 0, hung(ctx) }
 		}},
-		{"systemd's resolver", func(s *System) {
+		{"systemd's resolver", func(s *machine.System) {
 			s.ReloadService = func(ctx context.Context, _ string) error { return hung(ctx) }
 			s.SetLinkDNS = func(ctx context.Context, _ string, _ netip.AddrPort, _ []string) error { return hung(ctx) }
 		}},
@@ -125,20 +125,4 @@ func TestRequestThatIsOver(t *testing.T) {
 		}
 		m.checkGone(t, before)
 	})
-}
-
-// A bus that does not answer is waited for as long as there is time, and what is said
-// then is that.
-func TestBusThatHangs(t *testing.T) {
-	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "bus"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+l.Addr().String())
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer cancel()
-	if _, _, err := NewSystem().ServiceState(ctx, dnsmasqUnit); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("error %v; want %v", err, context.DeadlineExceeded)
-	}
 }

@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 // hosts is the rung that works where nothing else does: a hosts file, to which
 // each name is written. It has no wildcards.
 type hosts struct {
-	System
+	machine.System
 	path string
 	// lines are those of the file for the names, and eol ends them.
 	lines func([]Name) []string
@@ -28,7 +29,7 @@ func (h hosts) name() string { return "hosts" }
 
 func (h hosts) wildcards() bool { return false }
 
-func (h hosts) sharedFiles() []string { return []string{h.real(h.path)} }
+func (h hosts) sharedFiles() []string { return []string{h.Real(h.path)} }
 
 func (h hosts) fits(context.Context, Claim) (string, bool) {
 	if h.order == nil {
@@ -59,9 +60,9 @@ const hostsTries = 10
 // edit changes the file, unless the change is none. A nil file is one that is not
 // there.
 func (h hosts) edit(change func([]byte) []byte) (changed bool, err error) {
-	path := h.real(h.path)
+	path := h.Real(h.path)
 	// What an edit that was cut short has left.
-	if err := h.discard(temporary(path)); err != nil {
+	if err := h.Discard(machine.Temporary(path)); err != nil {
 		return false, fmt.Errorf("edit %s: %w", path, err)
 	}
 	for range hostsTries {
@@ -81,7 +82,7 @@ func (h hosts) edit(change func([]byte) []byte) (changed bool, err error) {
 		default:
 			err = h.SwapFile(path, old, now)
 		}
-		if errors.Is(err, errChanged) {
+		if errors.Is(err, machine.ErrChanged) {
 			continue
 		}
 		if err != nil {
@@ -89,11 +90,5 @@ func (h hosts) edit(change func([]byte) []byte) (changed bool, err error) {
 		}
 		return true, nil
 	}
-	return false, fmt.Errorf("edit %s: %w", path, errChanged)
-}
-
-// temporary is the name under which a file is written before it takes the place of
-// another. It is always the same, so that what a crash has left is found.
-func temporary(path string) string {
-	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tunneld")
+	return false, fmt.Errorf("edit %s: %w", path, machine.ErrChanged)
 }

@@ -8,12 +8,14 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 // A Ladder knows the ways to make this system ask us. Its methods may not be
 // called concurrently: one process at a time changes the system.
 type Ladder struct {
-	System System
+	System machine.System
 	// Receipts is the directory, root's own, where what is in force is noted
 	// before it is done: it survives a crash and a reboot. All may read it.
 	Receipts string

@@ -9,6 +9,9 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 // Lookup resolves names as the programs of this system do, through its libc:
@@ -28,7 +31,7 @@ func Lookup(ctx context.Context, names ...string) (map[string][]netip.Addr, erro
 	if len(asked) == 0 {
 		return map[string][]netip.Addr{}, nil
 	}
-	path, err := program("getent")
+	path, err := machine.Program("getent")
 	if err != nil {
 		return lookupAsMusl(ctx, asked)
 	}
@@ -47,6 +50,9 @@ func Lookup(ctx context.Context, names ...string) (map[string][]netip.Addr, erro
 	}
 	return parseAhosts(asked, string(out)), nil
 }
+
+// killedDelay is how long a getent that was killed may keep its output open.
+const killedDelay = time.Second
 
 // lookupAsMusl resolves names where there is no getent that does: these are systems
 // with musl, which goes the way of Go's resolver, to the hosts file and then to DNS.

@@ -13,14 +13,15 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
-// A machine is played: its files are below a directory, and its services know what
-// they have read when they were last told to read.
-type machine struct {
+// A box is a machine that is played: its files are below a directory, and its services
+// know what they have read when they were last told to read.
+type box struct {
 	root     string
 	resolved int // the version of systemd's resolver; 0: it does not run
 
@@ -42,9 +43,9 @@ const (
 )
 
 // newMachine returns one with these files.
-func newMachine(t *testing.T, files map[string]string) *machine {
+func newMachine(t *testing.T, files map[string]string) *box {
 	t.Helper()
-	m := &machine{root: memory(t), links: map[string]bool{}, linkDNS: map[string][]string{}, delegates: map[string]string{}}
+	m := &box{root: memory(t), links: map[string]bool{}, linkDNS: map[string][]string{}, delegates: map[string]string{}}
 	m.put(t, map[string]string{"/etc/hosts": "127.0.0.1 localhost\n", "/etc/dnsmasq.d/README": "", "/var/lib/other": "", "/run/systemd/other": ""})
 	m.put(t, files)
 	if _, ok := files["/proc/77/cmdline"]; ok {
@@ -71,7 +72,7 @@ func memory(t *testing.T) string {
 	return dir
 }
 
-func (m *machine) put(t *testing.T, files map[string]string) {
+func (m *box) put(t *testing.T, files map[string]string) {
 	t.Helper()
 	for path, data := range files {
 		if err := os.MkdirAll(filepath.Dir(m.path(path)), 0o755); err != nil {
@@ -83,9 +84,9 @@ func (m *machine) put(t *testing.T, files map[string]string) {
 	}
 }
 
-func (m *machine) path(path string) string { return filepath.Join(m.root, path) }
+func (m *box) path(path string) string { return filepath.Join(m.root, path) }
 
-func (m *machine) read(path string) string {
+func (m *box) read(path string) string {
 	data, err := os.ReadFile(m.path(path))
 	if err != nil {
 		return ""
@@ -94,7 +95,7 @@ func (m *machine) read(path string) string {
 }
 
 // files are all of them, by path, and directories, which end in a slash.
-func (m *machine) files(t *testing.T) map[string]string {
+func (m *box) files(t *testing.T) map[string]string {
 	t.Helper()
 	files := make(map[string]string)
 	err := filepath.WalkDir(m.root, func(path string, e fs.DirEntry, err error) error {
@@ -115,7 +116,7 @@ func (m *machine) files(t *testing.T) map[string]string {
 	return files
 }
 
-func (m *machine) startDnsmasq() error {
+func (m *box) startDnsmasq() error {
 	m.starts++
 	m.conf = make(map[string]string)
 	for _, name := range []string{"/etc/dnsmasq.conf", "/etc/dnsmasq.d/tunneld.conf"} {
@@ -134,7 +135,7 @@ func (m *machine) startDnsmasq() error {
 	return nil
 }
 
-func (m *machine) rereadServers() {
+func (m *box) rereadServers() {
 	m.servers = ""
 	for _, data := range m.conf {
 		for line := range strings.Lines(data) {
@@ -146,7 +147,7 @@ func (m *machine) rereadServers() {
 }
 
 // forwarded are the domains that dnsmasq asks us about.
-func (m *machine) forwarded() []string {
+func (m *box) forwarded() []string {
 	var domains []string
 	for line := range strings.Lines(m.servers) {
 		if rest, ok := strings.CutPrefix(line, "server=/"); ok {
@@ -158,7 +159,7 @@ func (m *machine) forwarded() []string {
 }
 
 // routed are the domains that systemd's resolver asks us about.
-func (m *machine) routed() []string {
+func (m *box) routed() []string {
 	var domains []string
 	for _, name := range slices.Sorted(maps.Keys(m.delegates)) {
 		for line := range strings.Lines(m.delegates[name]) {
@@ -173,9 +174,9 @@ func (m *machine) routed() []string {
 	return domains
 }
 
-func (m *machine) system() System {
-	real := NewSystem()
-	return System{
+func (m *box) system() machine.System {
+	real := machine.New()
+	return machine.System{
 		ReadFile:    func(path string) ([]byte, error) { return real.ReadFile(m.path(path)) },
 		ReplaceFile: func(path string, data []byte) error { return real.ReplaceFile(m.path(path), data) },
 		SwapFile:    func(path string, old, data []byte) error { return real.SwapFile(m.path(path), old, data) },
@@ -186,7 +187,7 @@ func (m *machine) system() System {
 		ReadLink:    func(path string) (string, error) { return real.ReadLink(m.path(path)) },
 		ResolvedVersion: func(context.Context) (int, error) {
 			if m.resolved == 0 {
-				return 0, errNoResolved
+				return 0, machine.ErrNoResolved
 			}
 			return m.resolved, nil
 		},
@@ -202,7 +203,7 @@ func (m *machine) system() System {
 		},
 		AddLink: func(name string) error {
 			if ours, ok := m.links[name]; ok && !ours {
-				return errForeignLink
+				return machine.ErrForeignLink
 			}
 			if m.fullOfLinks == nil {
 				m.links[name] = true
@@ -261,7 +262,7 @@ func (m *machine) system() System {
 
 // ladder returns one that claims names on the machine. dies, if it is not nil, is
 // asked before each change.
-func (m *machine) ladder(dies func(what string) error) *Ladder {
+func (m *box) ladder(dies func(what string) error) *Ladder {
 	s := m.system()
 	if dies != nil {
 		s = s.Before(dies)
@@ -389,7 +390,7 @@ func TestClaim(t *testing.T) {
 }
 
 // check fails the test unless exactly that rung has exactly the claim in force.
-func (m *machine) check(t *testing.T, rung string, c Claim) {
+func (m *box) check(t *testing.T, rung string, c Claim) {
 	t.Helper()
 	var hosts, routed, forwarded []string
 	switch rung {
@@ -418,7 +419,7 @@ func (m *machine) check(t *testing.T, rung string, c Claim) {
 }
 
 // checkGone fails the test unless the files are those, and no service knows of us.
-func (m *machine) checkGone(t *testing.T, files map[string]string) {
+func (m *box) checkGone(t *testing.T, files map[string]string) {
 	t.Helper()
 	if diff := cmp.Diff(files, m.files(t)); diff != "" {
 		t.Errorf("files (-before +now):\n%s", diff)
@@ -439,7 +440,7 @@ var errDied = errors.New("died")
 
 // dying runs do, which dies before its change number k, or in the middle of it, and
 // reports whether it came that far.
-func (m *machine) dying(t *testing.T, k int, midway bool, do func(l *Ladder)) (died bool) {
+func (m *box) dying(t *testing.T, k int, midway bool, do func(l *Ladder)) (died bool) {
 	t.Helper()
 	defer func() {
 		switch r := recover(); r {
@@ -456,7 +457,7 @@ func (m *machine) dying(t *testing.T, k int, midway bool, do func(l *Ladder)) (d
 			return nil
 		}
 		if path, ok := strings.CutPrefix(what, "write "); ok && midway {
-			if err := os.WriteFile(temporary(m.path(path)), []byte("half a li"), 0o600); err != nil {
+			if err := os.WriteFile(machine.Temporary(m.path(path)), []byte("half a li"), 0o600); err != nil {
 				t.Error(err)
 			}
 		}
@@ -798,17 +799,6 @@ func TestReceiptComesFirst(t *testing.T) {
 	}
 	if len(got.Files) != 1 || got.Files[0].SHA256 != l.sum("/etc/hosts") {
 		t.Errorf("the receipt has files %v; want that of the hosts file", got.Files)
-	}
-}
-
-func TestUntil(t *testing.T) {
-	n := 0
-	err := until(t.Context(), time.Minute, func() (bool, error) {
-		n++
-		return n == 3, errDied
-	})
-	if n != 3 || !errors.Is(err, errDied) {
-		t.Errorf("%d times, %v; want 3, %v", n, err, errDied)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 // Windows' name resolution policy table says which servers are asked for which
@@ -22,14 +24,14 @@ const (
 
 // An nrpt rung has a rule for each name. Rules have no place for a port.
 type nrpt struct {
-	sys   System
+	sys   machine.System
 	rules container
 	log   *slog.Logger
 }
 
 // newNRPT returns the rung; note is the file in which it is kept that the key of
 // all rules is ours.
-func newNRPT(sys System, note string, log *slog.Logger) *nrpt {
+func newNRPT(sys machine.System, note string, log *slog.Logger) *nrpt {
 	return &nrpt{
 		sys: sys,
 		log: log,
@@ -196,7 +198,7 @@ func (r nrptRule) is(have map[string]any) bool {
 	})
 }
 
-func (r nrptRule) write(reg Registry, key string) error {
+func (r nrptRule) write(reg machine.Registry, key string) error {
 	if err := reg.MakeKey(key); err != nil {
 		return err
 	}

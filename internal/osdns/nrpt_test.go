@@ -7,13 +7,15 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 const nrptNote = "/receipts/nrpt-key"
 
 func newWindows() *played { return newPlayed("receipts") }
 
-func playedNRPT(sys System) rung { return newNRPT(sys, nrptNote, quiet) }
+func playedNRPT(sys machine.System) rung { return newNRPT(sys, nrptNote, quiet) }
 
 // othersRule is a rule as Add-DnsClientNrptRule writes it.
 func othersRule(p *played, guid string, names ...string) {
@@ -68,7 +70,7 @@ func TestNRPTDoesNotFit(t *testing.T) {
 	denied.Registry.Keys = func(string) ([]string, error) { return nil, errors.New("access is denied") }
 	for _, test := range []struct {
 		name         string
-		sys          System
+		sys          machine.System
 		server, want string
 	}{
 		{"a table of group policy", policy.system(), "127.0.0.1:53", "looks at no other"},

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 const nsswitchPath = "/etc/nsswitch.conf"
@@ -87,7 +89,7 @@ func (s source) isMDNS() bool { return strings.HasPrefix(s.name, "mdns") }
 
 // readNsswitch reads what this system has. Where there is no such line, all libcs
 // read files first, and then ask DNS.
-func readNsswitch(s System) (sources []source, line string, err error) {
+func readNsswitch(s machine.System) (sources []source, line string, err error) {
 	file, err := s.ReadFile(nsswitchPath)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, "", err
@@ -114,7 +116,7 @@ var harmless = []string{"myhostname", "mymachines", "resolve"}
 
 // filesFirst reports whether the hosts file is read before anybody who could answer
 // for our names is asked.
-func filesFirst(s System) (why string, ok bool) {
+func filesFirst(s machine.System) (why string, ok bool) {
 	sources, line, err := readNsswitch(s)
 	if err != nil {
 		return err.Error(), false
@@ -138,7 +140,7 @@ const (
 
 // avahiRuns reports whether somebody listens where nss-mdns asks: Avahi, or who
 // would start it. The socket's file alone does not tell, it stays when Avahi ends.
-func avahiRuns(s System) bool {
+func avahiRuns(s machine.System) bool {
 	file, err := s.ReadFile(unixSockets)
 	if err != nil {
 		return false

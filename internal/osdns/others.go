@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 // The ways of macOS and of Windows. None of them has been tried on a machine of
@@ -13,7 +15,7 @@ import (
 
 const macOSHosts = "/etc/hosts"
 
-func macOSRungs(sys System, receipts string, log *slog.Logger) []rung {
+func macOSRungs(sys machine.System, receipts string, log *slog.Logger) []rung {
 	return []rung{
 		newResolverFiles(sys, filepath.Join(receipts, "resolver-directory"), log),
 		hosts{
@@ -28,7 +30,7 @@ func macOSRungs(sys System, receipts string, log *slog.Logger) []rung {
 
 // windowsRungs takes the path of the hosts file, which is in the directory of the
 // system.
-func windowsRungs(sys System, receipts, hostsFile string, log *slog.Logger) []rung {
+func windowsRungs(sys machine.System, receipts, hostsFile string, log *slog.Logger) []rung {
 	return []rung{
 		newNRPT(sys, filepath.Join(receipts, "nrpt-key"), log),
 		hosts{
@@ -72,14 +74,14 @@ func bothFamilies(names []Name) []Name {
 	return names
 }
 
-func flushMacOS(ctx context.Context, sys System, log *slog.Logger) {
+func flushMacOS(ctx context.Context, sys machine.System, log *slog.Logger) {
 	flush(ctx, sys, log, [][]string{
 		{"dscacheutil", "-flushcache"},
 		{"killall", "-HUP", "mDNSResponder"}, // it reads the hosts file again, too
 	})
 }
 
-func flushWindows(ctx context.Context, sys System, log *slog.Logger) {
+func flushWindows(ctx context.Context, sys machine.System, log *slog.Logger) {
 	flush(ctx, sys, log, [][]string{
 		// The DNS client reads its rules again. Some builds are said to do so by
 		// themselves, and to take no such order.
@@ -91,7 +93,7 @@ func flushWindows(ctx context.Context, sys System, log *slog.Logger) {
 // flush makes a system forget what it has noted of names, by running each of the
 // commands. That it cannot is no reason to give up: it forgets by itself, and
 // whoever claims names looks them up.
-func flush(ctx context.Context, sys System, log *slog.Logger, commands [][]string) {
+func flush(ctx context.Context, sys machine.System, log *slog.Logger, commands [][]string) {
 	for _, c := range commands {
 		if _, err := sys.Run(ctx, c[0], c[1:]...); err != nil {
 			log.Info("the system may remember names as they were", "command", c, "err", err)

@@ -10,6 +10,8 @@ import (
 	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 const (
@@ -19,20 +21,20 @@ const (
 )
 
 // machines are those that the tests play, with the ladder of each.
-func playedMac() (*played, func(System) *Ladder) {
+func playedMac() (*played, func(machine.System) *Ladder) {
 	mac := newPlayed("etc", "var")
 	mac.put("/etc/hosts", macHosts)
-	return mac, func(s System) *Ladder {
+	return mac, func(s machine.System) *Ladder {
 		return &Ladder{System: s, Receipts: "/var/receipts", rungs: macOSRungs(s, "/var/receipts", quiet)}
 	}
 }
 
-func playedWindows() (*played, func(System) *Ladder) {
+func playedWindows() (*played, func(machine.System) *Ladder) {
 	windows := newPlayed("Windows/System32/drivers/etc")
 	windows.put(windowsPath, windowsHosts)
 	windows.Registry[nrptRules] = map[string]any{}
 	othersRule(windows, "{BD0629C2-E6C0-48D6-A78E-D23DE63BC36B}", ".corp.example")
-	return windows, func(s System) *Ladder {
+	return windows, func(s machine.System) *Ladder {
 		return &Ladder{System: s, Receipts: "/receipts", rungs: windowsRungs(s, "/receipts", windowsPath, quiet)}
 	}
 }
@@ -41,7 +43,7 @@ func TestLadders(t *testing.T) {
 	groupPolicy := func(p *played) { p.Registry[nrptPolicy] = map[string]any{} }
 	for _, test := range []struct {
 		name    string
-		machine func() (*played, func(System) *Ladder)
+		machine func() (*played, func(machine.System) *Ladder)
 		change  func(*played)
 		server  string
 		skip    []string
@@ -116,7 +118,7 @@ func TestLadders(t *testing.T) {
 func TestLaddersKilled(t *testing.T) {
 	for _, test := range []struct {
 		name    string
-		machine func() (*played, func(System) *Ladder)
+		machine func() (*played, func(machine.System) *Ladder)
 		first   string
 	}{
 		{"macOS", playedMac, "resolver-files"},
@@ -169,7 +171,7 @@ func TestLaddersKilled(t *testing.T) {
 func TestLaddersFail(t *testing.T) {
 	for _, test := range []struct {
 		name    string
-		machine func() (*played, func(System) *Ladder)
+		machine func() (*played, func(machine.System) *Ladder)
 		first   string
 	}{
 		{"macOS", playedMac, "resolver-files"},
@@ -236,7 +238,7 @@ func withoutReceipt(p *played) *played {
 
 // The lines of others stay, whenever they come.
 func TestHostsOfOthers(t *testing.T) {
-	for _, machine := range []func() (*played, func(System) *Ladder){playedMac, playedWindows} {
+	for _, machine := range []func() (*played, func(machine.System) *Ladder){playedMac, playedWindows} {
 		played, ladder := machine()
 		rungs := ladder(played.system()).rungs
 		hosts := rungs[len(rungs)-1].(hosts)
@@ -267,11 +269,11 @@ func TestHostsOfOthersKilled(t *testing.T) {
 	}
 	mac, _ := playedMac()
 	t.Run("macOS", func(t *testing.T) {
-		killed(t, mac, func(s System) rung { return macOSRungs(s, "/var", quiet)[1] }, claims...)
+		killed(t, mac, func(s machine.System) rung { return macOSRungs(s, "/var", quiet)[1] }, claims...)
 	})
 	windows, _ := playedWindows()
 	t.Run("Windows", func(t *testing.T) {
-		killed(t, windows, func(s System) rung { return windowsRungs(s, "/receipts", windowsPath, quiet)[1] }, claims...)
+		killed(t, windows, func(s machine.System) rung { return windowsRungs(s, "/receipts", windowsPath, quiet)[1] }, claims...)
 	})
 }
 

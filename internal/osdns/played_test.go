@@ -14,6 +14,8 @@ import (
 	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 // A played machine is one that is none: files, a registry, and programs that do
@@ -64,9 +66,9 @@ func same(t *testing.T, what string, want, got *played) {
 	}
 }
 
-func (p *played) system() System {
+func (p *played) system() machine.System {
 	missing := func(op, path string) error { return &fs.PathError{Op: op, Path: path, Err: fs.ErrNotExist} }
-	return System{
+	return machine.System{
 		ReadFile: func(path string) ([]byte, error) { return fs.ReadFile(p.Files, inside(path)) },
 		ReadDir:  func(path string) ([]fs.DirEntry, error) { return fs.ReadDir(p.Files, inside(path)) },
 		ReadLink: func(path string) (string, error) {
@@ -82,7 +84,7 @@ func (p *played) system() System {
 		SwapFile: func(path string, old, data []byte) error {
 			now, err := fs.ReadFile(p.Files, inside(path))
 			if (err == nil) != (old != nil) || string(now) != string(old) {
-				return errChanged
+				return machine.ErrChanged
 			}
 			p.put(path, string(data))
 			return nil
@@ -118,7 +120,7 @@ func (p *played) system() System {
 	}
 }
 
-func (p *played) registry() Registry {
+func (p *played) registry() machine.Registry {
 	missing := func(key string) error { return &fs.PathError{Op: "open", Path: key, Err: fs.ErrNotExist} }
 	keys := func(key string) ([]string, error) {
 		if p.Registry[key] == nil {
@@ -133,7 +135,7 @@ func (p *played) registry() Registry {
 		slices.Sort(names)
 		return names, nil
 	}
-	return Registry{
+	return machine.Registry{
 		Keys: keys,
 		Values: func(key string) (map[string]any, error) {
 			if p.Registry[key] == nil {
@@ -186,7 +188,7 @@ func playedClaim(owner string, server string, names ...string) Claim {
 var errKilled = errors.New("killed")
 
 // killedAt returns a system that ends whoever uses it before its n-th change.
-func killedAt(s System, n int) System {
+func killedAt(s machine.System, n int) machine.System {
 	return s.Before(func(string) error {
 		if n--; n < 0 {
 			panic(errKilled)
@@ -211,7 +213,7 @@ func survives(t *testing.T, f func() error) (whole bool) {
 
 // killed tests that a rung leaves nothing, and can be used again, wherever a claim
 // or a release of it is cut short. The machine has what others have there.
-func killed(t *testing.T, machine *played, on func(System) rung, claims ...Claim) {
+func killed(t *testing.T, machine *played, on func(machine.System) rung, claims ...Claim) {
 	t.Helper()
 	ctx, before := t.Context(), machine.clone()
 	use := func(do func(rung) error, n int) bool {

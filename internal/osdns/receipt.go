@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 // A receipt says which rungs may have something in force for an owner. It is on
@@ -167,8 +169,8 @@ func (l *Ladder) checkTaken(c Claim) error {
 // a service manager may not.
 func (l *Ladder) discard(owner string) error {
 	path := l.receiptPath(owner)
-	for _, path := range []string{path, temporary(path)} {
-		if err := l.System.discard(path); err != nil {
+	for _, path := range []string{path, machine.Temporary(path)} {
+		if err := l.System.Discard(path); err != nil {
 			return fmt.Errorf("remove the receipt: %w", err)
 		}
 	}

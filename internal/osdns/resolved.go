@@ -12,11 +12,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 // leadsToResolved reports whether the programs of this system ask systemd's resolver
 // for the names, of at least the version given.
-func leadsToResolved(ctx context.Context, s System, names []Name, version int) (why string, ok bool) {
+func leadsToResolved(ctx context.Context, s machine.System, names []Name, version int) (why string, ok bool) {
 	runs, err := s.ResolvedVersion(ctx)
 	if err != nil {
 		return err.Error(), false
@@ -45,15 +47,13 @@ func leadsToResolved(ctx context.Context, s System, names []Name, version int) (
 	return fmt.Sprintf("systemd-resolved %d is what programs ask", runs), true
 }
 
-var errNoResolved = errors.New("systemd-resolved does not run")
-
 const resolvPath = "/etc/resolv.conf"
 
 // resolvedStubs are where systemd's resolver listens.
 var resolvedStubs = []string{"127.0.0.53", "127.0.0.54"}
 
 // nameservers are those of resolv.conf.
-func nameservers(s System) ([]string, error) {
+func nameservers(s machine.System) ([]string, error) {
 	file, err := s.ReadFile(resolvPath)
 	if err != nil {
 		return nil, err
@@ -78,7 +78,7 @@ func resolvedRoutes(names []Name) []string {
 //
 // Without any network at all, systemd's resolver asks nobody that a delegate
 // names; link works then.
-type delegate struct{ System }
+type delegate struct{ machine.System }
 
 const (
 	resolvedUnit    = "systemd-resolved.service"
@@ -146,7 +146,7 @@ func (d *delegate) put(ctx context.Context, owner string, files map[string][]byt
 		if files[name] != nil || path == pending {
 			continue
 		}
-		if err := d.discard(path); err != nil {
+		if err := d.Discard(path); err != nil {
 			return err
 		}
 	}
@@ -178,7 +178,7 @@ func (d *delegate) list(owner string) ([]string, error) {
 
 // reload has systemd's resolver read the files, if it runs.
 func (d *delegate) reload(ctx context.Context) error {
-	if _, err := d.ResolvedVersion(ctx); errors.Is(err, errNoResolved) {
+	if _, err := d.ResolvedVersion(ctx); errors.Is(err, machine.ErrNoResolved) {
 		return nil
 	}
 	return d.ReloadService(ctx, resolvedUnit)
@@ -198,7 +198,7 @@ func delegateFile(c Claim, domains []string) []byte {
 // link is the rung for older ones: an interface of ours, to which the names are
 // tied. It stays as long as there are names, since programs drop connections when
 // interfaces come and go.
-type link struct{ System }
+type link struct{ machine.System }
 
 const linkVersion = 246 // servers with a port
 

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"strings"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 // resolverDir is where macOS looks for servers of single domains: a file's name
@@ -16,14 +18,14 @@ const resolverDir = "/etc/resolver"
 // A resolverFiles rung has one file in /etc/resolver for each name. The system
 // takes up changes by itself.
 type resolverFiles struct {
-	sys System
+	sys machine.System
 	dir container
 	log *slog.Logger
 }
 
 // newResolverFiles returns the rung; note is the file in which it is kept that
 // the directory is ours.
-func newResolverFiles(sys System, note string, log *slog.Logger) *resolverFiles {
+func newResolverFiles(sys machine.System, note string, log *slog.Logger) *resolverFiles {
 	return &resolverFiles{
 		sys: sys,
 		log: log,

@@ -11,13 +11,15 @@ import (
 	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 const resolverNote = "/var/receipts/resolver-directory"
 
 func newMac() *played { return newPlayed("etc", "var/receipts") }
 
-func playedResolverFiles(sys System) rung { return newResolverFiles(sys, resolverNote, quiet) }
+func playedResolverFiles(sys machine.System) rung { return newResolverFiles(sys, resolverNote, quiet) }
 
 func TestResolverFiles(t *testing.T) {
 	ctx, mac := t.Context(), newMac()
@@ -184,12 +186,12 @@ func TestFlushFails(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		machine *played
-		rung    func(System, *slog.Logger) rung
+		rung    func(machine.System, *slog.Logger) rung
 		want    []string
 	}{
-		{"macOS", newMac(), func(s System, log *slog.Logger) rung { return newResolverFiles(s, resolverNote, log) },
+		{"macOS", newMac(), func(s machine.System, log *slog.Logger) rung { return newResolverFiles(s, resolverNote, log) },
 			[]string{"dscacheutil -flushcache", "killall -HUP mDNSResponder"}},
-		{"Windows", newWindows(), func(s System, log *slog.Logger) rung { return newNRPT(s, nrptNote, log) },
+		{"Windows", newWindows(), func(s machine.System, log *slog.Logger) rung { return newNRPT(s, nrptNote, log) },
 			[]string{"sc control dnscache paramchange", "ipconfig /flushdns"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

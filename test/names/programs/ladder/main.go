@@ -20,6 +20,7 @@ import (
 	"syscall"
 
 	"github.com/tunneld/tunneld/internal/osdns"
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
 func main() {
@@ -35,7 +36,7 @@ func run(args []string) error {
 		return err
 	}
 	changes := 0
-	system := osdns.NewSystem().Before(func(what string) error {
+	system := machine.New().Before(func(what string) error {
 		if changes++; changes == kill {
 			return syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		}

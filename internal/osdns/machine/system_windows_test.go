@@ -1,4 +1,4 @@
-package osdns
+package machine
 
 import (
 	"errors"
@@ -14,7 +14,7 @@ import (
 func TestReplaceFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "hosts")
-	sys := NewSystem()
+	sys := New()
 	check := func(want string) {
 		t.Helper()
 		if got, err := os.ReadFile(path); err != nil || string(got) != want {
@@ -28,8 +28,8 @@ func TestReplaceFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("one")
-	if err := sys.SwapFile(path, []byte("none"), []byte("two")); !errors.Is(err, errChanged) {
-		t.Errorf("error %v; want %v", err, errChanged)
+	if err := sys.SwapFile(path, []byte("none"), []byte("two")); !errors.Is(err, ErrChanged) {
+		t.Errorf("error %v; want %v", err, ErrChanged)
 	}
 	check("one")
 	if err := sys.SwapFile(path, []byte("one"), []byte("two")); err != nil {
@@ -80,7 +80,7 @@ func TestReplaceFileKeepsAccess(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := access()
-	if err := NewSystem().ReplaceFile(path, []byte("two")); err != nil {
+	if err := New().ReplaceFile(path, []byte("two")); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, access()); diff != "" {
@@ -89,7 +89,7 @@ func TestReplaceFileKeepsAccess(t *testing.T) {
 }
 
 func TestRegistry(t *testing.T) {
-	r := NewSystem().Registry
+	r := New().Registry
 	const key = `SOFTWARE\tunneld test`
 	if err := r.MakeKey(key + `\rule`); errors.Is(err, fs.ErrPermission) {
 		t.Skip("needs an administrator")

@@ -1,4 +1,4 @@
-package osdns
+package machine
 
 import (
 	"errors"
@@ -34,7 +34,7 @@ func replaceFile(path string, data []byte, still func() error) error {
 var inPlace = []error{windows.ERROR_ACCESS_DENIED, windows.ERROR_SHARING_VIOLATION}
 
 func moveInto(path string, data []byte, isNew bool, still func() error) (err error) {
-	temp := temporary(path)
+	temp := Temporary(path)
 	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -1,6 +1,6 @@
 //go:build unix
 
-package osdns
+package machine
 
 import (
 	"bytes"
@@ -57,7 +57,7 @@ var inPlace = []error{unix.EBUSY, unix.EROFS, unix.EACCES, unix.EPERM, unix.ENOT
 
 // moveInto is replaceFile by another file; model is the one that it replaces, or nil.
 func moveInto(path string, data []byte, model *os.File, still func() error) (err error) {
-	temp := temporary(path)
+	temp := Temporary(path)
 	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

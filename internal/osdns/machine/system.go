@@ -1,4 +1,7 @@
-package osdns
+// Package machine is what is done to an operating system, and seen of it, so that
+// it finds names: files, programs, systemd, network interfaces, Windows' registry. It
+// knows neither whose names they are nor why anything is done.
+package machine
 
 import (
 	"context"
@@ -20,7 +23,7 @@ type System struct {
 	ReplaceFile func(path string, data []byte) error
 	// SwapFile is ReplaceFile for a file that others write to: if it is no longer
 	// old (nil: not there) right before it would be replaced, nothing is done, and
-	// the error is errChanged.
+	// the error is ErrChanged.
 	SwapFile func(path string, old, data []byte) error
 	// RemoveFile removes a file. That it is not there is fs.ErrNotExist.
 	RemoveFile func(path string) error
@@ -37,8 +40,8 @@ type System struct {
 
 	// The rest is there on Linux only.
 
-	// ResolvedVersion is the version of systemd's resolver, if it runs: asking
-	// does not start it.
+	// ResolvedVersion is the version of systemd's resolver; ErrNoResolved: it does
+	// not run. Asking does not start it.
 	ResolvedVersion func(ctx context.Context) (int, error)
 	// ResolvedProperty is what it says of itself.
 	ResolvedProperty func(ctx context.Context, name string) (string, error)
@@ -46,7 +49,9 @@ type System struct {
 	// made. fs.ErrNotExist: there is none of that name.
 	LinkIsOurs func(name string) (bool, error)
 	// AddLink makes a pair of interfaces that lead nowhere, so that the resolver
-	// has one of ours to which names can be tied. RemoveLink removes it.
+	// has one of ours to which names can be tied. The other end is called as the
+	// first, with an underscore in place of the first dash, which there has to be.
+	// RemoveLink removes both. An interface of somebody else is ErrForeignLink.
 	AddLink    func(name string) error
 	RemoveLink func(name string) error
 	// SetLinkDNS makes systemd's resolver ask server for the domains and what is
@@ -65,8 +70,15 @@ type System struct {
 	Registry Registry
 }
 
-// errChanged: somebody else has written to a file meanwhile.
-var errChanged = errors.New("it was changed by somebody else meanwhile")
+// Errors that callers tell apart.
+var (
+	// ErrChanged: somebody else has written to a file meanwhile.
+	ErrChanged = errors.New("it was changed by somebody else meanwhile")
+	// ErrNoResolved: there is nobody to ask or to tell.
+	ErrNoResolved = errors.New("systemd-resolved does not run")
+	// ErrForeignLink: it is left alone.
+	ErrForeignLink = errors.New("there is an interface of that name that is not ours")
+)
 
 // Before returns the same system, but for a call of step before each change that
 // is made to it, with a description that contains what is changed. If step returns
@@ -114,8 +126,8 @@ func (s System) Before(step func(what string) error) System {
 	return s
 }
 
-// real is the file itself, where the path leads to it by links.
-func (s System) real(path string) string {
+// Real is the file itself, where the path leads to it by links.
+func (s System) Real(path string) string {
 	for range 8 {
 		to, err := s.ReadLink(path)
 		if err != nil {
@@ -129,9 +141,9 @@ func (s System) real(path string) string {
 	return path
 }
 
-// discard removes a file that need not be there. On a read-only file system, even
+// Discard removes a file that need not be there. On a read-only file system, even
 // the removal of what is not there would be an error.
-func (s System) discard(path string) error {
+func (s System) Discard(path string) error {
 	if _, err := s.ReadFile(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package osdns
+package machine
 
 import (
 	"cmp"
@@ -60,7 +60,7 @@ func resolvedVersion(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("system bus: %w", err)
 	}
 	if !has {
-		return 0, errNoResolved
+		return 0, ErrNoResolved
 	}
 	var version string
 	if err := b.get(ctx, systemd, systemdPath, systemdManager, "Version", &version); err != nil {

@@ -1,4 +1,4 @@
-package osdns
+package machine
 
 import (
 	"errors"
@@ -59,8 +59,6 @@ func linkIsOurs(name string) (bool, error) {
 	return ends != nil, err
 }
 
-var errForeignLink = errors.New("there is an interface of that name that is not ours")
-
 func addLink(name string) error {
 	ends, err := findLink(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -74,7 +72,7 @@ func addLink(name string) error {
 		return err
 	}
 	if ends == nil {
-		return fmt.Errorf("add link %s: %w", name, errForeignLink)
+		return fmt.Errorf("add link %s: %w", name, ErrForeignLink)
 	}
 	for _, end := range ends {
 		// No address of its own, which it would tell its other end about. Where
@@ -104,7 +102,7 @@ func removeLink(name string) error {
 		return err
 	}
 	if ends == nil {
-		return fmt.Errorf("remove link %s: %w", name, errForeignLink)
+		return fmt.Errorf("remove link %s: %w", name, ErrForeignLink)
 	}
 	if err := netlink.LinkDel(ends[0]); err != nil {
 		return fmt.Errorf("remove link %s: %w", name, err)

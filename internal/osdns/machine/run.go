@@ -1,4 +1,4 @@
-package osdns
+package machine
 
 import (
 	"context"
@@ -12,7 +12,7 @@ import (
 const killedDelay = time.Second
 
 func run(ctx context.Context, name string, args ...string) ([]byte, error) {
-	path, err := program(name)
+	path, err := Program(name)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package osdns
+package machine
 
 // A Registry is what the rungs do to Windows' registry and see of it. Keys are
 // paths below HKEY_LOCAL_MACHINE. That one is not there is fs.ErrNotExist.

@@ -1,14 +1,13 @@
-package osdns
+package machine
 
 import (
-	"log/slog"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// NewSystem is this machine.
-func NewSystem() System {
+// New returns this machine.
+func New() System {
 	return System{
 		ReadFile:    os.ReadFile,
 		ReplaceFile: func(path string, data []byte) error { return replaceFile(path, data, func() error { return nil }) },
@@ -21,10 +20,3 @@ func NewSystem() System {
 		Run:         run,
 	}
 }
-
-// systemRungs are the ways of this system, the best first.
-func systemRungs(s System, dir string, log *slog.Logger) []rung { return macOSRungs(s, dir, log) }
-
-// Watched are files whose change may mean that names are no longer found as they
-// were.
-func Watched() []string { return []string{macOSHosts, resolverDir} }

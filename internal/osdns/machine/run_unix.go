@@ -1,6 +1,6 @@
 //go:build unix
 
-package osdns
+package machine
 
 import (
 	"os"
@@ -12,8 +12,8 @@ import (
 // of NixOS.
 var directories = [...]string{"/usr/bin", "/bin", "/usr/sbin", "/sbin", "/run/current-system/sw/bin"}
 
-// program finds a program of the system.
-func program(name string) (string, error) {
+// Program finds a program of the system.
+func Program(name string) (string, error) {
 	for _, dir := range directories {
 		path := filepath.Join(dir, name)
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {

@@ -1,10 +1,11 @@
-package osdns
+package machine
 
 import (
 	"bufio"
 	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -18,7 +19,7 @@ import (
 // be started if somebody asked them. Each that was has a file in the directory.
 func testBus(t *testing.T) (started string) {
 	t.Helper()
-	daemon, err := program("dbus-daemon")
+	daemon, err := Program("dbus-daemon")
 	if err != nil {
 		t.Skip(err)
 	}
@@ -59,17 +60,17 @@ func testBus(t *testing.T) (started string) {
 // used.
 func TestNothingIsStarted(t *testing.T) {
 	started := testBus(t)
-	s := NewSystem()
+	s := New()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if _, err := s.ResolvedVersion(ctx); !errors.Is(err, errNoResolved) {
-		t.Errorf("the resolver's version: %v; want %v", err, errNoResolved)
+	if _, err := s.ResolvedVersion(ctx); !errors.Is(err, ErrNoResolved) {
+		t.Errorf("the resolver's version: %v; want %v", err, ErrNoResolved)
 	}
 	for name, ask := range map[string]func() error{
 		"property": func() error { _, err := s.ResolvedProperty(ctx, "MulticastDNS"); return err },
-		"state":    func() error { _, _, err := s.ServiceState(ctx, dnsmasqUnit); return err },
-		"reload":   func() error { return s.ReloadService(ctx, resolvedUnit) },
-		"restart":  func() error { return s.RestartService(ctx, dnsmasqUnit) },
+		"state":    func() error { _, _, err := s.ServiceState(ctx, "dnsmasq.service"); return err },
+		"reload":   func() error { return s.ReloadService(ctx, "systemd-resolved.service") },
+		"restart":  func() error { return s.RestartService(ctx, "dnsmasq.service") },
 		"link":     func() error { return s.SetLinkDNS(ctx, "lo", netip.MustParseAddrPort("127.0.0.1:15353"), nil) },
 	} {
 		if err := ask(); err == nil || errors.Is(err, context.DeadlineExceeded) {
@@ -82,5 +83,33 @@ func TestNothingIsStarted(t *testing.T) {
 	}
 	for _, e := range left {
 		t.Errorf("%s was started", e.Name())
+	}
+}
+
+// A bus that does not answer is waited for as long as there is time, and what is said
+// then is that.
+func TestBusThatHangs(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "bus"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+l.Addr().String())
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, _, err := New().ServiceState(ctx, "dnsmasq.service"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v; want %v", err, context.DeadlineExceeded)
+	}
+}
+
+func TestUntil(t *testing.T) {
+	failed := errors.New("not yet")
+	n := 0
+	err := until(t.Context(), time.Minute, func() (bool, error) {
+		n++
+		return n == 3, failed
+	})
+	if n != 3 || !errors.Is(err, failed) {
+		t.Errorf("%d times, %v; want 3, %v", n, err, failed)
 	}
 }

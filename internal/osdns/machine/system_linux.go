@@ -1,14 +1,13 @@
-package osdns
+package machine
 
 import (
-	"log/slog"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// NewSystem is this machine.
-func NewSystem() System {
+// New returns this machine.
+func New() System {
 	return System{
 		ReadFile:    os.ReadFile,
 		ReplaceFile: func(path string, data []byte) error { return replaceFile(path, data, func() error { return nil }) },
@@ -33,17 +32,3 @@ func NewSystem() System {
 		Reread:         func(pid int) error { return unix.Kill(pid, unix.SIGHUP) },
 	}
 }
-
-// systemRungs are the ways of this system, the best first.
-func systemRungs(s System, dir string, _ *slog.Logger) []rung {
-	d := &dnsmasq{s, dir}
-	order := func() (string, bool) { return filesFirst(s) }
-	return []rung{
-		&delegate{s},
-		&link{s},
-		d,
-		&hosts{System: s, path: hostsPath, lines: hostsLines, eol: "\n", order: order, flush: d.rereadHosts},
-	}
-}
-
-const hostsPath = "/etc/hosts"

@@ -1,4 +1,4 @@
-package osdns
+package machine
 
 import (
 	"fmt"

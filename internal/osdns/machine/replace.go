@@ -1,10 +1,11 @@
-package osdns
+package machine
 
 import (
 	"bytes"
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 )
 
 func swapFile(path string, old, data []byte) error {
@@ -14,7 +15,7 @@ func swapFile(path string, old, data []byte) error {
 			now, err = nil, nil
 		}
 		if err == nil && (!bytes.Equal(now, old) || (now == nil) != (old == nil)) {
-			err = errChanged
+			err = ErrChanged
 		}
 		return err
 	})
@@ -52,4 +53,10 @@ func rewrite(f *os.File, data []byte, from int) error {
 		return err
 	}
 	return f.Sync()
+}
+
+// Temporary is the name under which a file is written before it takes the place of
+// another. It is always the same, so that what a crash has left is found.
+func Temporary(path string) string {
+	return filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tunneld")
 }

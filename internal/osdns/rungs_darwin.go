@@ -1,0 +1,16 @@
+package osdns
+
+import (
+	"log/slog"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
+)
+
+// systemRungs are the ways of this system, the best first.
+func systemRungs(s machine.System, dir string, log *slog.Logger) []rung {
+	return macOSRungs(s, dir, log)
+}
+
+// Watched are files whose change may mean that names are no longer found as they
+// were.
+func Watched() []string { return []string{macOSHosts, resolverDir} }
