@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"internal/gateway":     {"forward", "status", "tls"},
 	"internal/dns":         {},
 	"internal/osdns":       {"osdns/machine"},
+	"internal/lookup":      {"osdns/machine"},
 	"internal/helper":      {"osdns"},
 	"internal/claim":       {"helper", "osdns"},
 	"internal/tls":         {},
@@ -43,7 +44,7 @@ var mayImport = map[string][]string{
 	"internal/osdns/machine": {},
 
 	// Only the daemon knows them all.
-	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "helper", "kube", "localapi", "lockfile", "logring", "nearest", "netwatch", "osdns", "statedir", "status", "tls"},
+	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "helper", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "statedir", "status", "tls"},
 
 	"internal/demo": {}, // but for what is inside of it
 
@@ -66,6 +67,7 @@ var mustNotReach = []struct{ pkg, prefix, why string }{
 	{"cmd/tunneld-helper", "github.com/miekg/dns", "what runs as root is small, and answers no DNS"},
 	{"cmd/tunneld-helper", "github.com/spf13/", "what runs as root is small, and has a handful of flags"},
 	{"cmd/tunneld-helper", "net/http", "what runs as root is small, and speaks to one socket"},
+	{"cmd/tunneld-helper", module + "/internal/lookup", "what runs as root asks nobody for names: whether they resolve is found out as the user"},
 	{"internal/forward", "k8s.io/", "the data plane knows nothing of Kubernetes"},
 	{"internal/gateway", "k8s.io/", "the proxy reaches pods through forward.Backends"},
 	{"internal/config", "k8s.io/", "the file is not the cluster's"},

@@ -41,7 +41,7 @@ type Helper interface {
 // Run.
 type Claimant struct {
 	Helper Helper
-	// Lookup resolves names as the programs of this system do: osdns.Lookup.
+	// Lookup resolves names as the programs of this system do: lookup.Names.
 	Lookup func(ctx context.Context, names ...string) (map[string][]netip.Addr, error)
 	// Server is where our names are answered.
 	Server netip.AddrPort

@@ -67,7 +67,7 @@ type Daemon struct {
 	// names at a time: a file, in the default state directory if it is empty.
 	NamesLock string
 	// Lookup resolves names as the programs of this system do; nil means
-	// osdns.Lookup.
+	// lookup.Names.
 	Lookup func(ctx context.Context, names ...string) (map[string][]netip.Addr, error)
 	// DrainTimeout is how long connections may take to come to their end after
 	// Run's context is done; 0 means 3 s: whoever stops a service does not wait

@@ -13,6 +13,7 @@ import (
 	"github.com/tunneld/tunneld/internal/claim"
 	"github.com/tunneld/tunneld/internal/config"
 	"github.com/tunneld/tunneld/internal/dns"
+	"github.com/tunneld/tunneld/internal/lookup"
 	"github.com/tunneld/tunneld/internal/osdns"
 	"github.com/tunneld/tunneld/internal/status"
 )
@@ -83,7 +84,7 @@ func (n *names) claim(d *Daemon, running *errgroup.Group) {
 		Log:     d.Log,
 	}
 	if n.claimant.Lookup == nil {
-		n.claimant.Lookup = osdns.Lookup
+		n.claimant.Lookup = lookup.Names
 	}
 	n.server.Refused = n.claimant.Saw
 	ctx, cancel := context.WithCancel(context.Background())

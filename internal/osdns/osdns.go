@@ -8,7 +8,8 @@
 // undone after a crash, and what others have changed meanwhile stays.
 //
 // Whether a rung works is not decided here: whoever claims names looks one up
-// as all programs do (Lookup), and asks for the next rung if it is not found.
+// as all programs do (package lookup), and asks for the next rung if it is not
+// found.
 package osdns
 
 import "net/netip"

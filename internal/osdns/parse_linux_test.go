@@ -1,7 +1,6 @@
 package osdns
 
 import (
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -51,41 +50,6 @@ func FuzzParseNsswitch(f *testing.F) {
 		for _, s := range sources {
 			if s.name == "" || strings.ContainsAny(s.name, " \t[") {
 				t.Errorf("%q is no source", s.name)
-			}
-		}
-	})
-}
-
-func TestParseAhosts(t *testing.T) {
-	a, b, c := netip.MustParseAddr("127.77.31.4"), netip.MustParseAddr("::1"), netip.MustParseAddr("127.0.0.1")
-	sep := "192.0.2.255     STREAM 192.0.2.255\n192.0.2.255     DGRAM  \n192.0.2.255     RAW    \n"
-	for _, test := range []struct {
-		name string
-		out  string
-		want map[string][]netip.Addr
-	}{
-		{"none", sep + sep + sep, map[string][]netip.Addr{}},
-		{"all", "127.77.31.4     STREAM one\n127.77.31.4     DGRAM\n::1     STREAM\n" + sep + "127.0.0.1  STREAM two\n" + sep + "::1 STREAM three\n" + sep, map[string][]netip.Addr{"one": {a, b}, "two": {c}, "three": {b}}},
-		{"one by another's name", sep + "127.77.31.4     STREAM one\n" + sep + sep, map[string][]netip.Addr{"two": {a}}},
-		{"mapped", "::ffff:127.0.0.1 STREAM one\n127.0.0.1 DGRAM\n" + sep, map[string][]netip.Addr{"one": {c}}},
-		{"cut off", "127.77.31.4     STREAM one\n127.77", map[string][]netip.Addr{"one": {a}}},
-		{"more than was asked for", sep + sep + sep + "127.77.31.4     STREAM four\n", map[string][]netip.Addr{}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			got := parseAhosts([]string{"one", "two", "three"}, test.out)
-			if diff := cmp.Diff(test.want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
-				t.Errorf("parseAhosts (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
-func FuzzParseAhosts(f *testing.F) {
-	f.Add("127.77.31.4     STREAM one\n192.0.2.255     STREAM 192.0.2.255\n::1 RAW\n")
-	f.Fuzz(func(t *testing.T, out string) {
-		for name, addrs := range parseAhosts([]string{"one", "two"}, out) {
-			if name != "one" && name != "two" || len(addrs) == 0 {
-				t.Errorf("%q: %v", name, addrs)
 			}
 		}
 	})

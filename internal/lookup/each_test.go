@@ -1,4 +1,4 @@
-package osdns
+package lookup
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestLookupEach(t *testing.T) {
+func TestEach(t *testing.T) {
 	four, six := netip.MustParseAddr("127.77.0.1"), netip.MustParseAddr("::1")
 	mapped := netip.MustParseAddr("::ffff:127.77.0.1")
 	broken := errors.New("broken")
@@ -28,7 +28,7 @@ func TestLookupEach(t *testing.T) {
 		}
 		return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 	}
-	got, err := lookupEach(t.Context(), lookup, []string{"a.local", "b.local", "missing.local"})
+	got, err := each(t.Context(), lookup, []string{"a.local", "b.local", "missing.local"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func TestLookupEach(t *testing.T) {
 		t.Errorf("found (-want +got):\n%s", diff)
 	}
 
-	if _, err := lookupEach(t.Context(), lookup, []string{"broken.local", "a.local"}); !errors.Is(err, broken) {
+	if _, err := each(t.Context(), lookup, []string{"broken.local", "a.local"}); !errors.Is(err, broken) {
 		t.Errorf("error %v; want that of the resolver", err)
 	}
 
@@ -47,7 +47,7 @@ func TestLookupEach(t *testing.T) {
 		cancel()
 		return lookup(ctx, network, host)
 	}
-	if _, err := lookupEach(ctx, silent, []string{"silent.local"}); !errors.Is(err, context.Canceled) {
+	if _, err := each(ctx, silent, []string{"silent.local"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v; want that of the context", err)
 	}
 }

@@ -1,4 +1,6 @@
-package osdns
+// Package lookup resolves names as all programs of this system do, and without
+// privileges: what it finds is what they find.
+package lookup
 
 import (
 	"context"
@@ -15,9 +17,9 @@ import (
 // takes seconds.
 const maxLookups = 16
 
-// lookupEach is Lookup by a resolver such as net.Resolver.LookupNetIP. An IPv6
+// each is Names by a resolver such as net.Resolver.LookupNetIP. An IPv6
 // address that means an IPv4 one is that.
-func lookupEach(ctx context.Context, lookup func(ctx context.Context, network, host string) ([]netip.Addr, error), names []string) (map[string][]netip.Addr, error) {
+func each(ctx context.Context, lookup func(ctx context.Context, network, host string) ([]netip.Addr, error), names []string) (map[string][]netip.Addr, error) {
 	var (
 		mu    sync.Mutex // guards found
 		found = make(map[string][]netip.Addr, len(names))

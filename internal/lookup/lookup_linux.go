@@ -1,4 +1,4 @@
-package osdns
+package lookup
 
 import (
 	"context"
@@ -14,11 +14,11 @@ import (
 	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
-// Lookup resolves names as the programs of this system do, through its libc:
+// Names resolves names as the programs of this system do, through its libc:
 // Go's own resolver takes other ways, and would find what others do not. A name
 // that does not resolve is not in the result. It blocks for as long as the
 // system takes, which asks for one name after the other, or until ctx is done.
-func Lookup(ctx context.Context, names ...string) (map[string][]netip.Addr, error) {
+func Names(ctx context.Context, names ...string) (map[string][]netip.Addr, error) {
 	args := []string{"ahosts"}
 	asked := make([]string, 0, len(names))
 	for _, name := range names {
@@ -33,7 +33,7 @@ func Lookup(ctx context.Context, names ...string) (map[string][]netip.Addr, erro
 	}
 	path, err := machine.Program("getent")
 	if err != nil {
-		return lookupAsMusl(ctx, asked)
+		return asMusl(ctx, asked)
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = killedDelay
@@ -44,7 +44,7 @@ func Lookup(ctx context.Context, names ...string) (map[string][]netip.Addr, erro
 		return nil, ctx.Err()
 	case errors.As(err, &exit) && exit.ExitCode() == 2: // some were not found
 	case errors.As(err, &exit) && exit.ExitCode() == 1: // it knows no ahosts
-		return lookupAsMusl(ctx, asked)
+		return asMusl(ctx, asked)
 	case err != nil:
 		return nil, fmt.Errorf("getent ahosts: %w", err)
 	}
@@ -54,10 +54,10 @@ func Lookup(ctx context.Context, names ...string) (map[string][]netip.Addr, erro
 // killedDelay is how long a getent that was killed may keep its output open.
 const killedDelay = time.Second
 
-// lookupAsMusl resolves names where there is no getent that does: these are systems
+// asMusl resolves names where there is no getent that does: these are systems
 // with musl, which goes the way of Go's resolver, to the hosts file and then to DNS.
-func lookupAsMusl(ctx context.Context, names []string) (map[string][]netip.Addr, error) {
-	return lookupEach(ctx, (&net.Resolver{PreferGo: true}).LookupNetIP, names)
+func asMusl(ctx context.Context, names []string) (map[string][]netip.Addr, error) {
+	return each(ctx, (&net.Resolver{PreferGo: true}).LookupNetIP, names)
 }
 
 // separator stands between two names in what getent is asked for, and prints. It is
