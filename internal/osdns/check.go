@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/tunneld/tunneld/internal/osdns/hostsfile"
 )
 
 // check refuses what would take more than our own names, or could be read as
 // something else than a name by those whose files it is written to.
 func (c Claim) check() error {
-	if !isOwner(c.Owner) {
+	if !hostsfile.IsOwner(c.Owner) {
 		return fmt.Errorf("owner %q is not a user's id", c.Owner)
 	}
 	if !c.Server.Addr().IsLoopback() || c.Server.Port() == 0 {

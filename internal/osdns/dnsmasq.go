@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/osdns/hostsfile"
 	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
@@ -121,7 +122,7 @@ func (d *dnsmasq) apply(ctx context.Context, c Claim) error {
 	for i, domain := range domains {
 		lines[i] = fmt.Sprintf("server=/%s/%v#%d", domain, c.Server.Addr(), c.Server.Port())
 	}
-	return d.put(ctx, &r, func(servers []byte) []byte { return putBlock(servers, c.Owner, lines, "\n") })
+	return d.put(ctx, &r, func(servers []byte) []byte { return hostsfile.Put(servers, c.Owner, lines, "\n") })
 }
 
 func (d *dnsmasq) remove(ctx context.Context, owner string) error {
@@ -133,7 +134,7 @@ func (d *dnsmasq) remove(ctx context.Context, owner string) error {
 	case !errors.Is(err, errNoDnsmasq):
 		return err
 	}
-	return d.put(ctx, running, func(servers []byte) []byte { return removeBlock(servers, owner) })
+	return d.put(ctx, running, func(servers []byte) []byte { return hostsfile.Remove(servers, owner) })
 }
 
 // put changes the file of servers, and has dnsmasq (nil: it does not run) read what

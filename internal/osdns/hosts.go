@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 
+	"github.com/tunneld/tunneld/internal/osdns/hostsfile"
 	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
@@ -39,7 +41,7 @@ func (h hosts) fits(context.Context, Claim) (string, bool) {
 }
 
 func (h hosts) apply(ctx context.Context, c Claim) error {
-	changed, err := h.edit(func(file []byte) []byte { return putBlock(file, c.Owner, h.lines(c.Names), h.eol) })
+	changed, err := h.edit(func(file []byte) []byte { return hostsfile.Put(file, c.Owner, h.lines(c.Names), h.eol) })
 	if changed && h.flush != nil {
 		h.flush(ctx)
 	}
@@ -47,7 +49,7 @@ func (h hosts) apply(ctx context.Context, c Claim) error {
 }
 
 func (h hosts) remove(ctx context.Context, owner string) error {
-	_, err := h.edit(func(file []byte) []byte { return removeBlock(file, owner) })
+	_, err := h.edit(func(file []byte) []byte { return hostsfile.Remove(file, owner) })
 	if err == nil && h.flush != nil {
 		h.flush(ctx) // though nothing has changed: a crash may have come right before this
 	}
@@ -91,4 +93,41 @@ func (h hosts) edit(change func([]byte) []byte) (changed bool, err error) {
 		return true, nil
 	}
 	return false, fmt.Errorf("edit %s: %w", path, machine.ErrChanged)
+}
+
+// Lines of a hosts file that are longer, or have more names, are cut off or passed
+// over by some of those who read it: old libcs have buffers of 1 KiB, and places
+// for 35 aliases.
+const (
+	maxHostsLine  = 960
+	maxHostsNames = 20
+)
+
+// hostsLines are the lines of a hosts file for the names: those of each address
+// together, both in the order in which they come.
+func hostsLines(names []Name) []string {
+	var order []netip.Addr
+	of := make(map[netip.Addr][]string)
+	for _, n := range names {
+		for _, a := range n.Addrs {
+			if _, ok := of[a]; !ok {
+				order = append(order, a)
+			}
+			of[a] = append(of[a], n.Name)
+		}
+	}
+	var lines []string
+	for _, a := range order {
+		line, count := a.String(), 0
+		for _, name := range of[a] {
+			if count == maxHostsNames || count > 0 && len(line)+1+len(name) > maxHostsLine {
+				lines = append(lines, line)
+				line, count = a.String(), 0
+			}
+			line += " " + name
+			count++
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/osdns/hostsfile"
 	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
@@ -136,7 +137,7 @@ func undo(ctx context.Context, r rung, owner string) error {
 // Release undoes what is in force for the owner, whatever state a crash has left
 // it in. It is idempotent.
 func (l *Ladder) Release(ctx context.Context, owner string) error {
-	if !isOwner(owner) {
+	if !hostsfile.IsOwner(owner) {
 		return fmt.Errorf("owner %q is not a user's id", owner)
 	}
 	noted := l.read(owner)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tunneld/tunneld/internal/osdns/hostsfile"
 	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
@@ -146,7 +147,7 @@ func (l *Ladder) checkTaken(c Claim) error {
 	others := make(map[string]bool)
 	for _, e := range entries {
 		owner, ok := strings.CutSuffix(e.Name(), receiptExt)
-		if !ok || !isOwner(owner) || owner == c.Owner {
+		if !ok || !hostsfile.IsOwner(owner) || owner == c.Owner {
 			continue
 		}
 		for _, name := range l.read(owner).Names {

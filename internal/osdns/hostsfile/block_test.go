@@ -1,9 +1,7 @@
-package osdns
+package hostsfile
 
 import (
 	"bytes"
-	"fmt"
-	"net/netip"
 	"strings"
 	"testing"
 
@@ -30,14 +28,14 @@ func TestBlock(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := bytes.Clone(test.file)
-			got := putBlock(test.file, "7", test.lines, test.eol)
+			got := Put(test.file, "7", test.lines, test.eol)
 			if diff := cmp.Diff(test.want, string(got)); diff != "" {
-				t.Errorf("putBlock (-want +got):\n%s", diff)
+				t.Errorf("Put (-want +got):\n%s", diff)
 			}
 			if !bytes.Equal(before, test.file) {
 				t.Error("the argument was changed")
 			}
-			if again := putBlock(got, "7", test.lines, test.eol); !bytes.Equal(again, got) {
+			if again := Put(got, "7", test.lines, test.eol); !bytes.Equal(again, got) {
 				t.Errorf("a second time: %q; want %q", again, got)
 			}
 		})
@@ -61,35 +59,10 @@ func TestRemoveBlock(t *testing.T) {
 		{"what only looks like ours", "# BEGIN tunneld 7 things\n# tunneld 7\n# END tunneld 77\nx # tunneld 17\n", "# BEGIN tunneld 7 things\n# tunneld 7\n# END tunneld 77\nx # tunneld 17\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if diff := cmp.Diff(test.want, string(removeBlock([]byte(test.file), "7"))); diff != "" {
-				t.Errorf("removeBlock (-want +got):\n%s", diff)
+			if diff := cmp.Diff(test.want, string(Remove([]byte(test.file), "7"))); diff != "" {
+				t.Errorf("Remove (-want +got):\n%s", diff)
 			}
 		})
-	}
-}
-
-func TestHostsLines(t *testing.T) {
-	v4, v6 := netip.MustParseAddr("127.77.31.4"), netip.MustParseAddr("::1")
-	names := []Name{{Name: "b.local", Addrs: []netip.Addr{v4, v6}}, {Name: "a.local", Addrs: []netip.Addr{v4}}}
-	if diff := cmp.Diff([]string{"127.77.31.4 b.local a.local", "::1 b.local"}, hostsLines(names)); diff != "" {
-		t.Errorf("hostsLines (-want +got):\n%s", diff)
-	}
-
-	names = nil
-	for i := range 45 {
-		names = append(names, Name{Name: fmt.Sprintf("n%d.local", i), Addrs: []netip.Addr{v4}})
-	}
-	if got := len(hostsLines(names)); got != 3 {
-		t.Errorf("45 names on %d lines; want 3", got)
-	}
-	names = nil
-	for i := range 15 {
-		names = append(names, Name{Name: fmt.Sprintf("n%d.%s.local", i, strings.Repeat("x.", 100)), Addrs: []netip.Addr{v4}})
-	}
-	for _, line := range hostsLines(names) {
-		if len(line)+len(markPrefix)+20 > 1000 {
-			t.Errorf("a line of %d bytes", len(line))
-		}
 	}
 }
 
@@ -106,14 +79,14 @@ func FuzzBlock(f *testing.F) {
 		if crlf {
 			eol = "\r\n"
 		}
-		clean := removeBlock(removeBlock([]byte(before), "7"), "8")
+		clean := Remove(Remove([]byte(before), "7"), "8")
 		for _, file := range [][]byte{clean, nil} {
 			a := []string{"127.77.0.1 a.local"}
 			b := []string{"127.77.0.2 b.local", "::1 b.local"}
-			both := putBlock(putBlock(file, "7", a, eol), "8", b, eol)
-			both = putBlock(both, "7", b, eol)
+			both := Put(Put(file, "7", a, eol), "8", b, eol)
+			both = Put(both, "7", b, eol)
 			for _, order := range [][2]string{{"7", "8"}, {"8", "7"}} {
-				got := removeBlock(removeBlock(both, order[0]), order[1])
+				got := Remove(Remove(both, order[0]), order[1])
 				if !bytes.Equal(got, file) || (got == nil) != (file == nil) {
 					t.Fatalf("%q became %q, by %q", file, got, both)
 				}
@@ -122,7 +95,7 @@ func FuzzBlock(f *testing.F) {
 				continue
 			}
 			for _, with := range [][]byte{append(bytes.Clone(both), added...), append([]byte(added+"\n"), both...)} {
-				got := removeBlock(removeBlock(with, "7"), "8")
+				got := Remove(Remove(with, "7"), "8")
 				if !bytes.Contains(got, []byte(added)) || !bytes.Contains(got, file) {
 					t.Fatalf("%q and %q became %q", file, added, got)
 				}

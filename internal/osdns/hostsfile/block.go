@@ -1,9 +1,11 @@
-package osdns
+// Package hostsfile puts lines of ours into a hosts file, or another file of lines in
+// which what follows a "#" is a comment, and takes them out such that the file is what
+// it was. It knows bytes only: nothing is read or written.
+package hostsfile
 
 import (
 	"bytes"
 	"fmt"
-	"net/netip"
 	"strings"
 )
 
@@ -45,12 +47,12 @@ func (n notes) String() string {
 	return s
 }
 
-// putBlock returns the file with the owner's block made of lines: where it is
+// Put returns the file with the owner's block made of lines: where it is
 // already, or at the end. No lines: no block. A nil file is one that is not there.
 // eol ends the lines. file is not changed.
-func putBlock(file []byte, owner string, lines []string, eol string) []byte {
+func Put(file []byte, owner string, lines []string, eol string) []byte {
 	if len(lines) == 0 {
-		return removeBlock(file, owner)
+		return Remove(file, owner)
 	}
 	rest, at, n := cutBlock(file, owner)
 	if at < 0 {
@@ -70,10 +72,10 @@ func putBlock(file []byte, owner string, lines []string, eol string) []byte {
 	return splice(rest[:at], block.Bytes(), rest[at:])
 }
 
-// removeBlock returns the file without the owner's lines, byte for byte what it was
+// Remove returns the file without the owner's lines, byte for byte what it was
 // if nobody else has written to it meanwhile; nil if it was not there, and nothing
 // else is in it. file is not changed.
-func removeBlock(file []byte, owner string) []byte {
+func Remove(file []byte, owner string) []byte {
 	rest, at, n := cutBlock(file, owner)
 	switch {
 	case at < 0:
@@ -158,11 +160,11 @@ func parseBegin(text string) (owner string, n notes, ok bool) {
 		}
 	}
 	// Only what we would have written ourselves is ours.
-	return owner, n, isOwner(owner) && text == beginPrefix+owner+n.String()
+	return owner, n, IsOwner(owner) && text == beginPrefix+owner+n.String()
 }
 
-// isOwner reports whether s is decimal digits, and not too many.
-func isOwner(s string) bool {
+// IsOwner reports whether s can own a block: it is decimal digits, and not too many.
+func IsOwner(s string) bool {
 	return s != "" && len(s) <= 20 && strings.Trim(s, "0123456789") == ""
 }
 
@@ -184,41 +186,4 @@ func cutEOL(line []byte) (text, eol string) {
 // splice joins slices into one that shares memory with none of them.
 func splice(parts ...[]byte) []byte {
 	return bytes.Join(parts, nil)
-}
-
-// Lines of a hosts file that are longer, or have more names, are cut off or passed
-// over by some of those who read it: old libcs have buffers of 1 KiB, and places
-// for 35 aliases.
-const (
-	maxHostsLine  = 960
-	maxHostsNames = 20
-)
-
-// hostsLines are the lines of a hosts file for the names: those of each address
-// together, both in the order in which they come.
-func hostsLines(names []Name) []string {
-	var order []netip.Addr
-	of := make(map[netip.Addr][]string)
-	for _, n := range names {
-		for _, a := range n.Addrs {
-			if _, ok := of[a]; !ok {
-				order = append(order, a)
-			}
-			of[a] = append(of[a], n.Name)
-		}
-	}
-	var lines []string
-	for _, a := range order {
-		line, count := a.String(), 0
-		for _, name := range of[a] {
-			if count == maxHostsNames || count > 0 && len(line)+1+len(name) > maxHostsLine {
-				lines = append(lines, line)
-				line, count = a.String(), 0
-			}
-			line += " " + name
-			count++
-		}
-		lines = append(lines, line)
-	}
-	return lines
 }
