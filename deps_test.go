@@ -32,7 +32,7 @@ var mayImport = map[string][]string{
 	"internal/kube":        {"forward", "nearest", "portforward", "status"},
 	"internal/gateway":     {"forward", "status", "tls"},
 	"internal/dns":         {},
-	"internal/osdns":       {"osdns/hostsfile", "osdns/machine"},
+	"internal/osdns":       {"osdns/dnsmasqconf", "osdns/hostsfile", "osdns/machine"},
 	"internal/lookup":      {"osdns/machine"},
 	"internal/helper":      {"osdns"},
 	"internal/claim":       {"helper", "osdns"},
@@ -41,8 +41,9 @@ var mayImport = map[string][]string{
 	"internal/localapi":    {"lockfile", "status"},
 
 	// What osdns is made of. None of it knows what a claim is.
-	"internal/osdns/machine":   {},
-	"internal/osdns/hostsfile": {},
+	"internal/osdns/machine":     {},
+	"internal/osdns/hostsfile":   {},
+	"internal/osdns/dnsmasqconf": {"osdns/machine"},
 
 	// Only the daemon knows them all.
 	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "helper", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "statedir", "status", "tls"},

@@ -9,10 +9,9 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
+	"github.com/tunneld/tunneld/internal/osdns/dnsmasqconf"
 	"github.com/tunneld/tunneld/internal/osdns/hostsfile"
 	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
@@ -29,28 +28,15 @@ type dnsmasq struct {
 	dir string // where the servers are
 }
 
-// A resident is a dnsmasq that programs ask.
-type resident struct {
-	unit string // whose restart, or reload, makes it a new process
-	pid  int    // 0: it has failed, maybe because of us
-	conf dnsmasqConf
-}
-
 // restart makes a new process of it.
-func (r resident) restart(ctx context.Context, s machine.System) error {
-	if r.unit == networkManager {
-		return s.ReloadService(ctx, r.unit)
+func (d *dnsmasq) restart(ctx context.Context, r *dnsmasqconf.Resident) error {
+	if r.Unit == dnsmasqconf.NetworkManager {
+		return d.ReloadService(ctx, r.Unit)
 	}
-	return s.RestartService(ctx, r.unit)
+	return d.RestartService(ctx, r.Unit)
 }
 
 const (
-	dnsmasqUnit    = "dnsmasq.service"
-	networkManager = "NetworkManager.service"
-	// networkManagerPID is noted by the dnsmasq that NetworkManager starts.
-	networkManagerPID = "/run/NetworkManager/dnsmasq.pid"
-
-	dnsmasqFile    = "tunneld.conf"
 	dnsmasqMark    = "# Written by tunneld-helper, and removed by it.\n" // what it begins with
 	dnsmasqServers = "dnsmasq.servers"
 	rebindOK       = "rebind-domain-ok="
@@ -82,14 +68,14 @@ func (d *dnsmasq) fits(ctx context.Context, c Claim) (string, bool) {
 		return err.Error(), false
 	}
 	switch {
-	case r.pid == 0:
+	case r.PID == 0:
 		return "dnsmasq has failed", false
-	case r.conf.servers != "" && r.conf.servers != d.servers():
-		return "dnsmasq has a servers-file of its own: " + r.conf.servers, false
-	case r.dir() == "":
+	case r.Conf.Servers != "" && r.Conf.Servers != d.servers():
+		return "dnsmasq has a servers-file of its own: " + r.Conf.Servers, false
+	case confDir(r) == "":
 		return "dnsmasq reads no directory in which its configuration is usual", false
 	}
-	if _, err := d.confIn(r.dir()); err != nil {
+	if _, err := d.confIn(confDir(r)); err != nil {
 		return err.Error(), false
 	}
 	sources, _, err := readNsswitch(d.System)
@@ -107,7 +93,7 @@ func (d *dnsmasq) fits(ctx context.Context, c Claim) (string, bool) {
 	if name, sees := mdnsSees(sources, c.Names, isDNS); sees {
 		return fmt.Sprintf("nsswitch.conf has names like %s go to nss-mdns first", name), false
 	}
-	return fmt.Sprintf("dnsmasq, of %s, is what programs ask", r.unit), true
+	return fmt.Sprintf("dnsmasq, of %s, is what programs ask", r.Unit), true
 }
 
 func (d *dnsmasq) servers() string { return filepath.Join(d.dir, dnsmasqServers) }
@@ -126,12 +112,12 @@ func (d *dnsmasq) apply(ctx context.Context, c Claim) error {
 }
 
 func (d *dnsmasq) remove(ctx context.Context, owner string) error {
-	var running *resident
+	var running *dnsmasqconf.Resident
 	r, err := d.find(ctx)
 	switch {
 	case err == nil:
 		running = &r
-	case !errors.Is(err, errNoDnsmasq):
+	case !errors.Is(err, dnsmasqconf.ErrNone):
 		return err
 	}
 	return d.put(ctx, running, func(servers []byte) []byte { return hostsfile.Remove(servers, owner) })
@@ -139,7 +125,7 @@ func (d *dnsmasq) remove(ctx context.Context, owner string) error {
 
 // put changes the file of servers, and has dnsmasq (nil: it does not run) read what
 // has changed.
-func (d *dnsmasq) put(ctx context.Context, r *resident, change func([]byte) []byte) error {
+func (d *dnsmasq) put(ctx context.Context, r *dnsmasqconf.Resident, change func([]byte) []byte) error {
 	old, err := d.ReadFile(d.servers())
 	if errors.Is(err, fs.ErrNotExist) {
 		old, err = nil, nil
@@ -177,7 +163,7 @@ func (d *dnsmasq) put(ctx context.Context, r *resident, change func([]byte) []by
 		return err
 	}
 	if r != nil {
-		if err := r.restart(ctx, d.System); err != nil {
+		if err := d.restart(ctx, r); err != nil {
 			return err // and it is started without us by remove
 		}
 	}
@@ -185,7 +171,7 @@ func (d *dnsmasq) put(ctx context.Context, r *resident, change func([]byte) []by
 }
 
 // reread writes the servers (nil: none) and tells dnsmasq, if it has to know.
-func (d *dnsmasq) reread(r *resident, old, now []byte) error {
+func (d *dnsmasq) reread(r *dnsmasqconf.Resident, old, now []byte) error {
 	if err := d.Discard(machine.Temporary(d.servers())); err != nil {
 		return err
 	}
@@ -197,26 +183,26 @@ func (d *dnsmasq) reread(r *resident, old, now []byte) error {
 			return err
 		}
 	}
-	if r == nil || r.pid == 0 {
+	if r == nil || r.PID == 0 {
 		return nil
 	}
 	// Even where nothing has changed: a crash may have come before this.
-	return d.Reread(r.pid)
+	return d.Reread(r.PID)
 }
 
 // wantedConf is what each of the directories shall have of ours; nil: nothing.
-func (d *dnsmasq) wantedConf(r *resident, servers []byte) (map[string][]byte, error) {
+func (d *dnsmasq) wantedConf(r *dnsmasqconf.Resident, servers []byte) (map[string][]byte, error) {
 	wanted := make(map[string][]byte)
 	if servers == nil {
 		return wanted, nil
 	}
-	dir := r.dir()
+	dir := confDir(*r)
 	if dir == "" {
 		return nil, errors.New("dnsmasq reads no directory in which its configuration is usual")
 	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%sservers-file=%s\n", dnsmasqMark, d.servers())
-	if r.conf.rebind && !r.conf.rebindLocal {
+	if r.Conf.Rebind && !r.Conf.RebindLocal {
 		// What answers with an address of this machine is else taken for an attack.
 		for line := range strings.Lines(string(servers)) {
 			if rest, ok := strings.CutPrefix(line, "server=/"); ok {
@@ -234,7 +220,7 @@ var errForeignConf = errors.New("it is not ours")
 // confIn is what is in a directory of ours; nil: nothing. A file of that name may be
 // somebody else's: errForeignConf.
 func (d *dnsmasq) confIn(dir string) ([]byte, error) {
-	path := filepath.Join(dir, dnsmasqFile)
+	path := filepath.Join(dir, dnsmasqconf.Ours)
 	data, err := d.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -267,7 +253,7 @@ func (d *dnsmasq) confIs(wanted map[string][]byte) (bool, error) {
 // writeConf makes it so; before that, confIs has had no error.
 func (d *dnsmasq) writeConf(wanted map[string][]byte) error {
 	for _, dir := range dnsmasqDirs {
-		path := filepath.Join(dir, dnsmasqFile)
+		path := filepath.Join(dir, dnsmasqconf.Ours)
 		if err := d.Discard(machine.Temporary(path)); err != nil {
 			return err
 		}
@@ -284,99 +270,40 @@ func (d *dnsmasq) writeConf(wanted map[string][]byte) error {
 	return nil
 }
 
-var errNoDnsmasq = errors.New("dnsmasq does not run as a service")
-
 // find finds the dnsmasq that runs, or has failed, and what it has been told.
-func (d *dnsmasq) find(ctx context.Context) (resident, error) {
-	r := resident{unit: networkManager}
-	file, err := d.ReadFile(networkManagerPID)
-	if err == nil {
-		r.pid, _ = strconv.Atoi(strings.TrimSpace(string(file)))
+func (d *dnsmasq) find(ctx context.Context) (dnsmasqconf.Resident, error) {
+	r, err := dnsmasqconf.Find(ctx, d.System)
+	if err == nil && r.PID == 0 {
+		r.Conf = d.told()
 	}
-	if args := d.args(r.pid); args != nil {
-		r.conf, err = readDnsmasqConf(d.System, args)
-		return r, err
-	}
-	state, pid, err := d.settled(ctx, dnsmasqUnit)
-	if ctx.Err() != nil { // which says nothing about dnsmasq
-		return resident{}, err
-	}
-	if err != nil {
-		return resident{}, fmt.Errorf("%w: %w", errNoDnsmasq, err)
-	}
-	r = resident{unit: dnsmasqUnit}
-	if state == "failed" {
-		r.conf = d.told()
-		return r, nil
-	}
-	args := d.args(pid)
-	if state != "active" || args == nil {
-		return resident{}, errNoDnsmasq
-	}
-	r.pid = pid
-	r.conf, err = readDnsmasqConf(d.System, args)
 	return r, err
 }
 
 // told is what is known of a dnsmasq that has failed: where it was told of us, and
 // how.
-func (d *dnsmasq) told() (c dnsmasqConf) {
+func (d *dnsmasq) told() (c dnsmasqconf.Conf) {
 	for _, dir := range dnsmasqDirs {
 		if data, _ := d.confIn(dir); data != nil {
-			c.dirs = append(c.dirs, confDir{path: dir})
-			c.rebind = c.rebind || bytes.Contains(data, []byte(rebindOK))
+			c.Dirs = append(c.Dirs, dnsmasqconf.Dir{Path: dir})
+			c.Rebind = c.Rebind || bytes.Contains(data, []byte(rebindOK))
 		}
 	}
 	return c
 }
 
-// settled is the state of a unit that is not just being started or stopped: who was
-// killed may have left it so, and what it reads then is what was in force then.
-func (d *dnsmasq) settled(ctx context.Context, unit string) (state string, pid int, err error) {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		state, pid, err = d.ServiceState(ctx, unit)
-		if err != nil || !slices.Contains([]string{"activating", "deactivating", "reloading"}, state) {
-			return state, pid, err
-		}
-		select {
-		case <-ctx.Done():
-			return "", 0, fmt.Errorf("%s is %s: %w", unit, state, ctx.Err())
-		case <-tick.C:
-		}
-	}
-}
-
 // rereadHosts has a dnsmasq that runs read the hosts file again: it goes by what
 // that was when it started.
 func (d *dnsmasq) rereadHosts(ctx context.Context) {
-	if r, err := d.find(ctx); err == nil && r.pid != 0 {
-		_ = d.Reread(r.pid) // its own end, if it has come to one, does as well
+	if r, err := d.find(ctx); err == nil && r.PID != 0 {
+		_ = d.Reread(r.PID) // its own end, if it has come to one, does as well
 	}
 }
 
-// args are the arguments of a process, if it is a dnsmasq.
-func (d *dnsmasq) args(pid int) []string {
-	if pid <= 0 {
-		return nil
-	}
-	line, err := d.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil {
-		return nil
-	}
-	args := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
-	if filepath.Base(args[0]) != "dnsmasq" {
-		return nil
-	}
-	return args
-}
-
-// dir is the directory that it reads our file from; empty if it reads none of those
-// that configuration is put in.
-func (r resident) dir() string {
+// confDir is the directory that a dnsmasq reads our file from; empty if it reads none
+// of those that configuration is put in.
+func confDir(r dnsmasqconf.Resident) string {
 	for _, dir := range dnsmasqDirs {
-		if slices.ContainsFunc(r.conf.dirs, func(c confDir) bool { return c.path == dir && c.reads(dnsmasqFile) }) {
+		if slices.ContainsFunc(r.Conf.Dirs, func(c dnsmasqconf.Dir) bool { return c.Path == dir && c.Reads(dnsmasqconf.Ours) }) {
 			return dir
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tunneld/tunneld/internal/osdns/dnsmasqconf"
 	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
@@ -21,13 +22,13 @@ func Examine(ctx context.Context) Findings { return examine(ctx, machine.New()) 
 // were: not all of them are there, nor all of their directories.
 func Watched() []string {
 	watched := []string{
-		hostsPath, nsswitchPath, resolvPath, dnsmasqDefault,
+		hostsPath, nsswitchPath, resolvPath, dnsmasqconf.Default,
 		"/run/systemd/resolve/resolv.conf", "/run/systemd/resolve/stub-resolv.conf",
 		"/run" + avahiSocket,
 		delegateDir,
 	}
 	for _, dir := range dnsmasqDirs {
-		watched = append(watched, filepath.Join(dir, dnsmasqFile))
+		watched = append(watched, filepath.Join(dir, dnsmasqconf.Ours))
 	}
 	return watched
 }
@@ -65,7 +66,7 @@ func resolver(ctx context.Context, s machine.System, f Findings) string {
 	if err != nil || !addr.IsLoopback() {
 		return ""
 	}
-	if r, err := (&dnsmasq{System: s}).find(ctx); err == nil && r.pid != 0 {
+	if r, err := dnsmasqconf.Find(ctx, s); err == nil && r.PID != 0 {
 		return "dnsmasq"
 	}
 	return ""

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tunneld/tunneld/internal/osdns/dnsmasqconf"
 	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
@@ -220,7 +221,7 @@ func (m *box) system() machine.System {
 			return nil
 		},
 		ServiceState: func(_ context.Context, unit string) (string, int, error) {
-			if unit != dnsmasqUnit || m.dnsmasq == "" {
+			if unit != dnsmasqconf.Unit || m.dnsmasq == "" {
 				return "inactive", 0, nil
 			}
 			if m.dnsmasq != "active" {
@@ -245,7 +246,7 @@ func (m *box) system() machine.System {
 			return err
 		},
 		RestartService: func(_ context.Context, unit string) error {
-			if unit != dnsmasqUnit || m.dnsmasq == "" {
+			if unit != dnsmasqconf.Unit || m.dnsmasq == "" {
 				return errors.New("no such unit")
 			}
 			return m.startDnsmasq()

@@ -55,56 +55,6 @@ func FuzzParseNsswitch(f *testing.F) {
 	})
 }
 
-func TestReadDnsmasqConf(t *testing.T) {
-	dirs := func(d ...confDir) []confDir { return d }
-	for _, test := range []struct {
-		name  string
-		args  string
-		files map[string]string
-		want  dnsmasqConf
-	}{
-		{name: "nothing", args: "dnsmasq"},
-		{name: "arguments", args: "dnsmasq -x /run/x -7 /etc/dnsmasq.d,.dpkg-dist,.dpkg-old --stop-dns-rebind --servers-file=/x",
-			want: dnsmasqConf{dirs: dirs(confDir{path: "/etc/dnsmasq.d", none: []string{".dpkg-dist", ".dpkg-old"}}), servers: "/x", rebind: true}},
-		{name: "files", args: "dnsmasq", files: map[string]string{
-			"/etc/dnsmasq.conf":     "#conf-dir=/no\nconf-dir = /etc/dnsmasq.d/,*.conf # these\nconf-file=/etc/more\n",
-			"/etc/more":             "conf-file=/etc/dnsmasq.conf\nservers-file=\"/etc/servers\"\n",
-			"/etc/dnsmasq.d/a.conf": "stop-dns-rebind\n", "/etc/dnsmasq.d/b.old": "servers-file=/no\n", "/etc/dnsmasq.d/tunneld.conf": "servers-file=/no\n", "/etc/dnsmasq.d/.c.conf": "rebind-localhost-ok\n",
-		}, want: dnsmasqConf{dirs: dirs(confDir{path: "/etc/dnsmasq.d", only: []string{".conf"}}), servers: "/etc/servers", rebind: true}},
-		{name: "another file", args: "dnsmasq --conf-file=/dev/null --conf-dir=/etc/NetworkManager/dnsmasq.d", files: map[string]string{
-			"/etc/dnsmasq.conf": "stop-dns-rebind\n", "/etc/NetworkManager/dnsmasq.d/x": "rebind-localhost-ok",
-		}, want: dnsmasqConf{dirs: dirs(confDir{path: "/etc/NetworkManager/dnsmasq.d"}), rebindLocal: true}},
-		{name: "another file, short", args: "dnsmasq -C /etc/mine", files: map[string]string{"/etc/dnsmasq.conf": "stop-dns-rebind\n", "/etc/mine": "conf-dir=/etc/d,\n"},
-			want: dnsmasqConf{dirs: dirs(confDir{path: "/etc/d"})}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			m := newMachine(t, test.files)
-			got, err := readDnsmasqConf(m.system(), strings.Fields(test.args))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(dnsmasqConf{}, confDir{})); diff != "" {
-				t.Errorf("configuration (-want +got):\n%s", diff)
-			}
-		})
-	}
-}
-
-func FuzzDnsmasqConf(f *testing.F) {
-	f.Add([]byte("conf-dir=/a,*.conf,.x\nconf-file=/b\nservers-file=x # y\n"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		var c dnsmasqConf
-		var files []string
-		c.parse(data, &files)
-		for _, d := range c.dirs {
-			if d.path == "" {
-				t.Error("a directory without a path")
-			}
-			d.reads(dnsmasqFile)
-		}
-	})
-}
-
 func TestParseSocket(t *testing.T) {
 	for _, test := range []struct {
 		name, line string

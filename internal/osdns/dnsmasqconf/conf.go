@@ -1,4 +1,4 @@
-package osdns
+package dnsmasqconf
 
 import (
 	"errors"
@@ -11,25 +11,25 @@ import (
 	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
-// dnsmasqConf is what a dnsmasq has been told that matters to us.
-type dnsmasqConf struct {
-	dirs    []confDir
-	servers string // its servers-file
-	// rebind: it drops answers with addresses of this machine.
-	rebind, rebindLocal bool
+// A Conf is what a dnsmasq has been told that matters to us.
+type Conf struct {
+	Dirs    []Dir
+	Servers string // its servers-file
+	// Rebind: it drops answers with addresses of this machine, unless RebindLocal.
+	Rebind, RebindLocal bool
 }
 
-// A confDir is a directory of configuration files, with what their names have to
+// A Dir is a directory of configuration files, with what their names have to
 // end in, or must not.
-type confDir struct {
-	path       string
+type Dir struct {
+	Path       string
 	only, none []string
 }
 
-// parseConfDir reads "DIR[,.bak][,*.conf]".
-func parseConfDir(value string) confDir {
+// parseDir reads "DIR[,.bak][,*.conf]".
+func parseDir(value string) Dir {
 	words := strings.Split(value, ",")
-	c := confDir{path: filepath.Clean(strings.TrimSpace(words[0]))}
+	c := Dir{Path: filepath.Clean(strings.TrimSpace(words[0]))}
 	for _, w := range words[1:] {
 		w = strings.TrimSpace(w)
 		if end, ok := strings.CutPrefix(w, "*"); ok {
@@ -41,25 +41,31 @@ func parseConfDir(value string) confDir {
 	return c
 }
 
-func (c confDir) reads(name string) bool {
+// Reads reports whether a file of that name in the directory is read.
+func (c Dir) Reads(name string) bool {
 	ends := func(end string) bool { return strings.HasSuffix(name, end) }
 	hidden := strings.HasPrefix(name, ".") || strings.HasPrefix(name, "#") || strings.HasSuffix(name, "~")
 	return !hidden && !slices.ContainsFunc(c.none, ends) && (len(c.only) == 0 || slices.ContainsFunc(c.only, ends))
 }
 
-const dnsmasqDefault = "/etc/dnsmasq.conf"
+const (
+	// Default is the file that is read if no other is named.
+	Default = "/etc/dnsmasq.conf"
+	// Ours is what our file among the configuration is called. What is in it does
+	// not count here.
+	Ours = "tunneld.conf"
+)
 
-// dnsmasqShort are the options that matter and have a short name.
-var dnsmasqShort = map[string]string{"-7": "conf-dir", "-C": "conf-file"}
+// short are the options that matter and have a short name.
+var short = map[string]string{"-7": "conf-dir", "-C": "conf-file"}
 
-// readDnsmasqConf reads what a dnsmasq with these arguments has read, but for files
-// of ours.
-func readDnsmasqConf(s machine.System, args []string) (dnsmasqConf, error) {
-	var c dnsmasqConf
+// Read reads what a dnsmasq with these arguments has read, but for files of ours.
+func Read(s machine.System, args []string) (Conf, error) {
+	var c Conf
 	var files []string
 	for i := 1; i < len(args); i++ {
 		name, value, has := strings.Cut(args[i], "=")
-		if long, ok := dnsmasqShort[name]; ok && !has {
+		if long, ok := short[name]; ok && !has {
 			name = "--" + long
 		}
 		name, ok := strings.CutPrefix(name, "--")
@@ -77,7 +83,7 @@ func readDnsmasqConf(s machine.System, args []string) (dnsmasqConf, error) {
 		c.take(name, value, &files)
 	}
 	if len(files) == 0 || !slices.ContainsFunc(args, isConfFile) {
-		files = append(files, dnsmasqDefault)
+		files = append(files, Default)
 	}
 	return c, c.readFiles(s, files)
 }
@@ -87,22 +93,22 @@ func isConfFile(arg string) bool {
 }
 
 // readFiles reads configuration files, and those that they lead to.
-func (c *dnsmasqConf) readFiles(s machine.System, files []string) error {
+func (c *Conf) readFiles(s machine.System, files []string) error {
 	seen := make(map[string]bool)
 	dirs := 0
 	for {
-		for _, dir := range c.dirs[dirs:] {
-			entries, err := s.ReadDir(dir.path)
+		for _, dir := range c.Dirs[dirs:] {
+			entries, err := s.ReadDir(dir.Path)
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 			for _, e := range entries {
-				if dir.reads(e.Name()) && e.Name() != dnsmasqFile {
-					files = append(files, filepath.Join(dir.path, e.Name()))
+				if dir.Reads(e.Name()) && e.Name() != Ours {
+					files = append(files, filepath.Join(dir.Path, e.Name()))
 				}
 			}
 		}
-		dirs = len(c.dirs)
+		dirs = len(c.Dirs)
 		if len(files) == 0 {
 			return nil
 		}
@@ -121,7 +127,7 @@ func (c *dnsmasqConf) readFiles(s machine.System, files []string) error {
 }
 
 // parse reads one file; those that it leads to are added to files.
-func (c *dnsmasqConf) parse(data []byte, files *[]string) {
+func (c *Conf) parse(data []byte, files *[]string) {
 	for line := range strings.Lines(string(data)) {
 		if i := strings.IndexByte(line, '#'); i == 0 || i > 0 && (line[i-1] == ' ' || line[i-1] == '\t') {
 			line = line[:i]
@@ -132,17 +138,17 @@ func (c *dnsmasqConf) parse(data []byte, files *[]string) {
 }
 
 // take takes one option.
-func (c *dnsmasqConf) take(name, value string, files *[]string) {
+func (c *Conf) take(name, value string, files *[]string) {
 	switch name {
 	case "conf-dir":
-		c.dirs = append(c.dirs, parseConfDir(value))
+		c.Dirs = append(c.Dirs, parseDir(value))
 	case "conf-file":
 		*files = append(*files, value)
 	case "servers-file":
-		c.servers = value
+		c.Servers = value
 	case "stop-dns-rebind":
-		c.rebind = true
+		c.Rebind = true
 	case "rebind-localhost-ok":
-		c.rebindLocal = true
+		c.RebindLocal = true
 	}
 }
