@@ -32,7 +32,7 @@ var mayImport = map[string][]string{
 	"internal/kube":        {"forward", "nearest", "portforward", "status"},
 	"internal/gateway":     {"forward", "status", "tls"},
 	"internal/dns":         {},
-	"internal/osdns":       {"osdns/dnsmasqconf", "osdns/hostsfile", "osdns/machine"},
+	"internal/osdns":       {"osdns/dnsmasqconf", "osdns/hostsfile", "osdns/machine", "osdns/survey"},
 	"internal/lookup":      {"osdns/machine"},
 	"internal/helper":      {"osdns"},
 	"internal/claim":       {"helper", "osdns"},
@@ -44,9 +44,10 @@ var mayImport = map[string][]string{
 	"internal/osdns/machine":     {},
 	"internal/osdns/hostsfile":   {},
 	"internal/osdns/dnsmasqconf": {"osdns/machine"},
+	"internal/osdns/survey":      {"osdns/dnsmasqconf", "osdns/machine"},
 
 	// Only the daemon knows them all.
-	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "helper", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "statedir", "status", "tls"},
+	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "helper", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "osdns/survey", "statedir", "status", "tls"},
 
 	"internal/demo": {}, // but for what is inside of it
 

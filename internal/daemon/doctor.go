@@ -11,7 +11,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/claim"
 	"github.com/tunneld/tunneld/internal/dns"
-	"github.com/tunneld/tunneld/internal/osdns"
+	"github.com/tunneld/tunneld/internal/osdns/survey"
 	"github.com/tunneld/tunneld/internal/status"
 )
 
@@ -180,7 +180,7 @@ func (d *Daemon) surroundings(ctx context.Context) []status.Check {
 	if d.Helper == nil {
 		return nil
 	}
-	f := osdns.Examine(ctx)
+	f := survey.Examine(ctx)
 	checks := []status.Check{checkResolver(f), checkNsswitch(f), checkMulticast(f)}
 	for _, port := range []uint16{53, 5353} {
 		checks = append(checks, checkPort(port, f.Listeners))
@@ -196,7 +196,7 @@ func (d *Daemon) surroundings(ctx context.Context) []status.Check {
 	return checks
 }
 
-func checkResolver(f osdns.Findings) status.Check {
+func checkResolver(f survey.Findings) status.Check {
 	c := status.Check{Name: "resolver", Result: status.OK, Evidence: "nobody: there is no name server in resolv.conf"}
 	if len(f.Nameservers) > 0 {
 		c.Evidence = f.ResolvConf + " leads to " + strings.Join(f.Nameservers, ", ")
@@ -210,7 +210,7 @@ func checkResolver(f osdns.Findings) status.Check {
 	return c
 }
 
-func checkNsswitch(f osdns.Findings) status.Check {
+func checkNsswitch(f survey.Findings) status.Check {
 	c := status.Check{Name: "nsswitch", Result: status.OK, Evidence: "hosts: " + f.Hosts}
 	switch {
 	case f.Hosts == "":
@@ -225,7 +225,7 @@ func checkNsswitch(f osdns.Findings) status.Check {
 	return c
 }
 
-func checkMulticast(f osdns.Findings) status.Check {
+func checkMulticast(f survey.Findings) status.Check {
 	c := status.Check{Name: ".local", Result: status.OK, Evidence: "nobody else answers for it"}
 	var others []string
 	if f.Avahi {
@@ -240,7 +240,7 @@ func checkMulticast(f osdns.Findings) status.Check {
 	return c
 }
 
-func checkPort(port uint16, all []osdns.Listener) status.Check {
+func checkPort(port uint16, all []survey.Listener) status.Check {
 	c := status.Check{Name: fmt.Sprintf("port %d", port), Result: status.OK, Evidence: "nobody listens on it"}
 	var who []string
 	for _, l := range all {

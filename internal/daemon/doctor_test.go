@@ -16,13 +16,14 @@ import (
 	"github.com/tunneld/tunneld/internal/config"
 	"github.com/tunneld/tunneld/internal/dns"
 	"github.com/tunneld/tunneld/internal/osdns"
+	"github.com/tunneld/tunneld/internal/osdns/survey"
 	"github.com/tunneld/tunneld/internal/status"
 )
 
 func TestDoctorTellsOfTheSurroundings(t *testing.T) {
-	resolved := &osdns.ResolvedFindings{Version: 252, Mode: "stub", MulticastDNS: "no"}
-	multicast := &osdns.ResolvedFindings{Version: 252, Mode: "stub", MulticastDNS: "yes"}
-	listeners := []osdns.Listener{
+	resolved := &survey.ResolvedFindings{Version: 252, Mode: "stub", MulticastDNS: "no"}
+	multicast := &survey.ResolvedFindings{Version: 252, Mode: "stub", MulticastDNS: "yes"}
+	listeners := []survey.Listener{
 		{Network: "udp", Addr: netip.MustParseAddrPort("127.0.0.53:53"), UID: 101},
 		{Network: "tcp", Addr: netip.MustParseAddrPort("127.0.0.53:53"), UID: 101},
 		{Network: "tcp", Addr: netip.MustParseAddrPort("127.0.0.53:53"), UID: 101},
@@ -33,24 +34,24 @@ func TestDoctorTellsOfTheSurroundings(t *testing.T) {
 		got  status.Check
 		want status.Check
 	}{
-		{"no name server", checkResolver(osdns.Findings{}), status.Check{Evidence: "nobody: there is no name server in resolv.conf"}},
+		{"no name server", checkResolver(survey.Findings{}), status.Check{Evidence: "nobody: there is no name server in resolv.conf"}},
 		{
-			"resolved", checkResolver(osdns.Findings{ResolvConf: "/run/systemd/resolve/stub-resolv.conf", Nameservers: []string{"127.0.0.53"}, Resolver: "systemd-resolved", Resolved: resolved}),
+			"resolved", checkResolver(survey.Findings{ResolvConf: "/run/systemd/resolve/stub-resolv.conf", Nameservers: []string{"127.0.0.53"}, Resolver: "systemd-resolved", Resolved: resolved}),
 			status.Check{Evidence: "/run/systemd/resolve/stub-resolv.conf leads to 127.0.0.53, which is systemd-resolved; systemd-resolved 252 runs (resolv.conf: stub, multicast DNS: no)"},
 		},
-		{"musl", checkNsswitch(osdns.Findings{FilesFirst: true}), status.Check{Evidence: "there is no order of sources; the hosts file comes first, then the name server"}},
-		{"files first", checkNsswitch(osdns.Findings{Hosts: "files dns", FilesFirst: true}), status.Check{Evidence: "hosts: files dns"}},
+		{"musl", checkNsswitch(survey.Findings{FilesFirst: true}), status.Check{Evidence: "there is no order of sources; the hosts file comes first, then the name server"}},
+		{"files first", checkNsswitch(survey.Findings{Hosts: "files dns", FilesFirst: true}), status.Check{Evidence: "hosts: files dns"}},
 		{
-			"multicast ends it", checkNsswitch(osdns.Findings{Hosts: "files mdns4_minimal [NOTFOUND=return] dns", FilesFirst: true, MDNSEnds: true}),
+			"multicast ends it", checkNsswitch(survey.Findings{Hosts: "files mdns4_minimal [NOTFOUND=return] dns", FilesFirst: true, MDNSEnds: true}),
 			status.Check{Evidence: "hosts: files mdns4_minimal [NOTFOUND=return] dns; names like task-api.local end at Avahi, so only the hosts file can carry them"},
 		},
 		{
-			"files last", checkNsswitch(osdns.Findings{Hosts: "dns files"}),
+			"files last", checkNsswitch(survey.Findings{Hosts: "dns files"}),
 			status.Check{Result: status.Warn, Evidence: "hosts: dns files; the hosts file does not come first", Fix: "put files first in the hosts line of /etc/nsswitch.conf"},
 		},
-		{"nobody else", checkMulticast(osdns.Findings{Resolved: resolved}), status.Check{Evidence: "nobody else answers for it"}},
+		{"nobody else", checkMulticast(survey.Findings{Resolved: resolved}), status.Check{Evidence: "nobody else answers for it"}},
 		{
-			"two others", checkMulticast(osdns.Findings{Avahi: true, Resolved: multicast}),
+			"two others", checkMulticast(survey.Findings{Avahi: true, Resolved: multicast}),
 			status.Check{Evidence: "Avahi and systemd-resolved's multicast DNS answers for other names in it, and keeps them: ours are claimed one by one"},
 		},
 		{"port 53", checkPort(53, listeners), status.Check{Evidence: "udp 127.0.0.53 (a process of user 101), tcp 127.0.0.53 (a process of user 101)"}},

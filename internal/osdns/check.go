@@ -91,3 +91,12 @@ func hasParent(name string, claimed map[string]bool) bool {
 		name = parent
 	}
 }
+
+// bare are the names alone.
+func bare(names []Name) []string {
+	all := make([]string, len(names))
+	for i, n := range names {
+		all[i] = n.Name
+	}
+	return all
+}

@@ -14,6 +14,7 @@ import (
 	"github.com/tunneld/tunneld/internal/osdns/dnsmasqconf"
 	"github.com/tunneld/tunneld/internal/osdns/hostsfile"
 	"github.com/tunneld/tunneld/internal/osdns/machine"
+	"github.com/tunneld/tunneld/internal/osdns/survey"
 )
 
 // dnsmasq is the rung for systems whose programs ask dnsmasq, as a service of its
@@ -52,16 +53,16 @@ func (d *dnsmasq) name() string { return "dnsmasq" }
 func (d *dnsmasq) wildcards() bool { return true }
 
 func (d *dnsmasq) fits(ctx context.Context, c Claim) (string, bool) {
-	servers, err := nameservers(d.System)
+	servers, err := survey.NameServers(d.System)
 	if err != nil {
 		return err.Error(), false
 	}
 	if len(servers) == 0 {
-		return resolvPath + " names no server", false
+		return survey.ResolvConf + " names no server", false
 	}
 	addr, err := netip.ParseAddr(servers[0])
-	if err != nil || !addr.IsLoopback() || slices.Contains(resolvedStubs, servers[0]) {
-		return "programs do not ask dnsmasq: " + resolvPath + " leads to " + servers[0], false
+	if err != nil || !addr.IsLoopback() || survey.IsResolvedStub(servers[0]) {
+		return "programs do not ask dnsmasq: " + survey.ResolvConf + " leads to " + servers[0], false
 	}
 	r, err := d.find(ctx)
 	if err != nil {
@@ -78,19 +79,19 @@ func (d *dnsmasq) fits(ctx context.Context, c Claim) (string, bool) {
 	if _, err := d.confIn(confDir(r)); err != nil {
 		return err.Error(), false
 	}
-	sources, _, err := readNsswitch(d.System)
+	sources, _, err := survey.Sources(d.System)
 	if err != nil {
 		return err.Error(), false
 	}
-	isDNS := func(s source) bool { return s.name == "dns" }
-	if before, _ := first(sources, isDNS); slices.ContainsFunc(before, func(s source) bool { return s.name == "resolve" && s.ends(answerNotFound) }) {
+	isDNS := func(s survey.Source) bool { return s.Name == "dns" }
+	if before, _ := survey.Before(sources, isDNS); slices.ContainsFunc(before, func(s survey.Source) bool { return s.Name == "resolve" && s.Ends(survey.NotFound) }) {
 		if _, err := d.ResolvedVersion(ctx); err == nil {
 			return "nsswitch.conf has programs ask systemd-resolved, which runs", false
 		}
 	}
 	// Whether Avahi runs or not: nss-mdns first has DNS say who has all of local, and
 	// dnsmasq passes that on to servers that may not answer for seconds.
-	if name, sees := mdnsSees(sources, c.Names, isDNS); sees {
+	if name, sees := survey.MDNSSees(sources, bare(c.Names), isDNS); sees {
 		return fmt.Sprintf("nsswitch.conf has names like %s go to nss-mdns first", name), false
 	}
 	return fmt.Sprintf("dnsmasq, of %s, is what programs ask", r.Unit), true

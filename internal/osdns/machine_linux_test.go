@@ -298,6 +298,7 @@ func with(files map[string]string, more ...string) map[string]string {
 }
 
 const (
+	unixSockets = "/proc/net/unix"
 	mdnsFirst   = "hosts: files mdns4_minimal [NOTFOUND=return] resolve [!UNAVAIL=return] dns\n"
 	avahiListen = "Num RefCount Protocol Flags Type St Inode Path\n0: 00000002 00000000 00010000 0001 01 1 /run/avahi-daemon/socket\n"
 )

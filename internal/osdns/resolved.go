@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/tunneld/tunneld/internal/osdns/machine"
+	"github.com/tunneld/tunneld/internal/osdns/survey"
 )
 
 // leadsToResolved reports whether the programs of this system ask systemd's resolver
@@ -26,45 +27,25 @@ func leadsToResolved(ctx context.Context, s machine.System, names []Name, versio
 	if runs < version {
 		return fmt.Sprintf("systemd-resolved is of version %d; this takes %d", runs, version), false
 	}
-	sources, _, err := readNsswitch(s)
+	sources, _, err := survey.Sources(s)
 	if err != nil {
 		return err.Error(), false
 	}
-	isResolve := func(s source) bool { return s.name == "resolve" }
-	_, byModule := first(sources, isResolve)
-	servers, err := nameservers(s)
+	isResolve := func(s survey.Source) bool { return s.Name == "resolve" }
+	_, byModule := survey.Before(sources, isResolve)
+	servers, err := survey.NameServers(s)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err.Error(), false
 	}
-	byStub := len(servers) > 0 && slices.Contains(resolvedStubs, servers[0])
+	byStub := len(servers) > 0 && survey.IsResolvedStub(servers[0])
 	if !byModule && !byStub {
-		return "programs do not ask systemd-resolved: " + resolvPath + " leads to " + cmp.Or(strings.Join(servers, ", "), "nobody"), false
+		return "programs do not ask systemd-resolved: " + survey.ResolvConf + " leads to " + cmp.Or(strings.Join(servers, ", "), "nobody"), false
 	}
-	asks := func(s source) bool { return s.name == "resolve" && byModule || s.name == "dns" && byStub }
-	if name, sees := mdnsSees(sources, names, asks); sees && avahiRuns(s) {
+	asks := func(s survey.Source) bool { return s.Name == "resolve" && byModule || s.Name == "dns" && byStub }
+	if name, sees := survey.MDNSSees(sources, bare(names), asks); sees && survey.AvahiRuns(s) {
 		return fmt.Sprintf("nsswitch.conf has names like %s end at Avahi, which runs", name), false
 	}
 	return fmt.Sprintf("systemd-resolved %d is what programs ask", runs), true
-}
-
-const resolvPath = "/etc/resolv.conf"
-
-// resolvedStubs are where systemd's resolver listens.
-var resolvedStubs = []string{"127.0.0.53", "127.0.0.54"}
-
-// nameservers are those of resolv.conf.
-func nameservers(s machine.System) ([]string, error) {
-	file, err := s.ReadFile(resolvPath)
-	if err != nil {
-		return nil, err
-	}
-	var servers []string
-	for line := range strings.Lines(string(file)) {
-		if fields := strings.Fields(line); len(fields) >= 2 && fields[0] == "nameserver" {
-			servers = append(servers, fields[1])
-		}
-	}
-	return servers, nil
 }
 
 // resolvedRoutes are the domains that systemd's resolver has to be given: what is in

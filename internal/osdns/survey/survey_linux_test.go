@@ -1,16 +1,23 @@
-package osdns
+package survey
 
 import (
+	"context"
+	"io/fs"
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
 
+const mdnsFirst = "hosts: files mdns4_minimal [NOTFOUND=return] resolve [!UNAVAIL=return] dns\n"
+
 func TestParseNsswitch(t *testing.T) {
-	type sources = []source
-	only := []string{answerSuccess}
+	type sources = []Source
+	only := []string{success}
 	for _, test := range []struct {
 		name, file, line string
 		want             sources
@@ -19,10 +26,10 @@ func TestParseNsswitch(t *testing.T) {
 		{name: "empty"},
 		{name: "no hosts", file: "passwd: files\n# hosts: dns\n"},
 		{name: "plain", file: "passwd: x\n hosts :  files\tdns # and no more\n", line: "files dns", want: sources{{"files", only}, {"dns", only}}, ok: true},
-		{name: "returns", file: "hosts: mdns4_minimal [NOTFOUND=return] dns", line: "mdns4_minimal [NOTFOUND=return] dns", want: sources{{"mdns4_minimal", []string{answerSuccess, answerNotFound}}, {"dns", only}}, ok: true},
-		{name: "not", file: "hosts: resolve [!UNAVAIL=return]", line: "resolve [!UNAVAIL=return]", want: sources{{"resolve", []string{answerSuccess, answerNotFound, answerTryAgain}}}, ok: true},
-		{name: "close together", file: "hosts:files[success=continue TRYAGAIN=return]dns", line: "files[success=continue TRYAGAIN=return]dns", want: sources{{"files", []string{answerTryAgain}}, {"dns", only}}, ok: true},
-		{name: "not closed", file: "hosts: files [NOTFOUND=return", line: "files [NOTFOUND=return", want: sources{{"files", []string{answerSuccess, answerNotFound}}}, ok: true},
+		{name: "returns", file: "hosts: mdns4_minimal [NOTFOUND=return] dns", line: "mdns4_minimal [NOTFOUND=return] dns", want: sources{{"mdns4_minimal", []string{success, NotFound}}, {"dns", only}}, ok: true},
+		{name: "not", file: "hosts: resolve [!UNAVAIL=return]", line: "resolve [!UNAVAIL=return]", want: sources{{"resolve", []string{success, NotFound, tryAgain}}}, ok: true},
+		{name: "close together", file: "hosts:files[success=continue TRYAGAIN=return]dns", line: "files[success=continue TRYAGAIN=return]dns", want: sources{{"files", []string{tryAgain}}, {"dns", only}}, ok: true},
+		{name: "not closed", file: "hosts: files [NOTFOUND=return", line: "files [NOTFOUND=return", want: sources{{"files", []string{success, NotFound}}}, ok: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			got, line, ok := parseNsswitch([]byte(test.file))
@@ -32,7 +39,7 @@ func TestParseNsswitch(t *testing.T) {
 			for _, s := range slices.Concat(got, test.want) {
 				slices.Sort(s.returns)
 			}
-			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(source{})); diff != "" {
+			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(Source{})); diff != "" {
 				t.Errorf("sources (-want +got):\n%s", diff)
 			}
 		})
@@ -48,8 +55,8 @@ func FuzzParseNsswitch(f *testing.F) {
 			t.Errorf("%v of %q, which is no line", sources, line)
 		}
 		for _, s := range sources {
-			if s.name == "" || strings.ContainsAny(s.name, " \t[") {
-				t.Errorf("%q is no source", s.name)
+			if s.Name == "" || strings.ContainsAny(s.Name, " \t[") {
+				t.Errorf("%q is no source", s.Name)
 			}
 		}
 	})
@@ -89,11 +96,49 @@ func FuzzParseSocket(f *testing.F) {
 	})
 }
 
+// What this machine has is found without privileges, and without harm.
+func TestExamineThisMachine(t *testing.T) {
+	Examine(t.Context())
+}
+
+// A machine is played: it has these files, and these services.
+type played struct {
+	files    map[string]string
+	resolved int    // the version of systemd's resolver; 0: it does not run
+	dnsmasq  string // the state of its unit
+}
+
+func (p played) system() machine.System {
+	root := make(fstest.MapFS)
+	for path, data := range p.files {
+		root[path[1:]] = &fstest.MapFile{Data: []byte(data)}
+	}
+	return machine.System{
+		ReadFile: func(path string) ([]byte, error) { return root.ReadFile(path[1:]) },
+		ReadDir:  func(path string) ([]fs.DirEntry, error) { return root.ReadDir(path[1:]) },
+		ReadLink: func(path string) (string, error) { return root.ReadLink(path[1:]) },
+		ResolvedVersion: func(context.Context) (int, error) {
+			if p.resolved == 0 {
+				return 0, machine.ErrNoResolved
+			}
+			return p.resolved, nil
+		},
+		ResolvedProperty: func(_ context.Context, name string) (string, error) {
+			return map[string]string{"ResolvConfMode": "stub", "DNSStubListener": "yes", "MulticastDNS": "resolve"}[name], nil
+		},
+		ServiceState: func(context.Context, string) (string, int, error) { return p.dnsmasq, 77, nil },
+	}
+}
+
 func TestExamine(t *testing.T) {
-	m := newMachine(t, with(stub, "/etc/nsswitch.conf", mdnsFirst, unixSockets, avahiListen+"1: 00000002 00000000 00010000 0001 01 2 /run/nscd/socket\n"))
-	m.resolved = 252
-	s := m.system()
-	got := examine(t.Context(), s)
+	stub := played{resolved: 252, files: map[string]string{
+		ResolvConf:   "nameserver 127.0.0.53\noptions edns0\n",
+		nsswitchPath: mdnsFirst,
+		unixSockets: "Num RefCount Protocol Flags Type St Inode Path\n" +
+			"0: 00000002 00000000 00010000 0001 01 1 /run/avahi-daemon/socket\n" +
+			"1: 00000002 00000000 00010000 0001 01 2 /run/nscd/socket\n",
+	}}
+	got := examine(t.Context(), stub.system())
 	want := Findings{
 		ResolvConf: "/etc/resolv.conf", Nameservers: []string{"127.0.0.53"}, Resolver: "systemd-resolved",
 		Hosts: "files mdns4_minimal [NOTFOUND=return] resolve [!UNAVAIL=return] dns", FilesFirst: true, Avahi: true, MDNSEnds: true,
@@ -103,12 +148,12 @@ func TestExamine(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("findings (-want +got):\n%s", diff)
 	}
-	if got := examine(t.Context(), newMachine(t, forwarder).system()).Resolver; got != "dnsmasq" {
+	forwarder := played{dnsmasq: "active", files: map[string]string{
+		ResolvConf:         "nameserver 127.0.0.1\n",
+		nsswitchPath:       "hosts: files dns\n",
+		"/proc/77/cmdline": "/usr/sbin/dnsmasq\x00-7\x00/etc/dnsmasq.d,.dpkg-dist\x00",
+	}}
+	if got := examine(t.Context(), forwarder.system()).Resolver; got != "dnsmasq" {
 		t.Errorf("resolver %q; want dnsmasq", got)
 	}
-}
-
-// What this machine has is found without privileges, and without harm.
-func TestExamineThisMachine(t *testing.T) {
-	Examine(t.Context())
 }

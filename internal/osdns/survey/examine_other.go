@@ -1,6 +1,6 @@
 //go:build !linux
 
-package osdns
+package survey
 
 import "context"
 

@@ -1,4 +1,4 @@
-package osdns
+package survey
 
 import (
 	"context"
@@ -18,29 +18,24 @@ import (
 // and takes no privileges.
 func Examine(ctx context.Context) Findings { return examine(ctx, machine.New()) }
 
-// Watched are files whose change may mean that names are no longer found as they
-// were: not all of them are there, nor all of their directories.
-func Watched() []string {
-	watched := []string{
-		hostsPath, nsswitchPath, resolvPath, dnsmasqconf.Default,
+// Files are those that findings come from: not all of them are there, nor all of their
+// directories.
+func Files() []string {
+	return []string{
+		nsswitchPath, ResolvConf, dnsmasqconf.Default,
 		"/run/systemd/resolve/resolv.conf", "/run/systemd/resolve/stub-resolv.conf",
 		"/run" + avahiSocket,
-		delegateDir,
 	}
-	for _, dir := range dnsmasqDirs {
-		watched = append(watched, filepath.Join(dir, dnsmasqconf.Ours))
-	}
-	return watched
 }
 
 func examine(ctx context.Context, s machine.System) Findings {
-	f := Findings{ResolvConf: s.Real(resolvPath), Avahi: avahiRuns(s), Caches: caches(s), Listeners: listeners(s, 53, 5353)}
-	f.Nameservers, _ = nameservers(s)
-	sources, line, err := readNsswitch(s)
+	f := Findings{ResolvConf: s.Real(ResolvConf), Avahi: AvahiRuns(s), Caches: caches(s), Listeners: listeners(s, 53, 5353)}
+	f.Nameservers, _ = NameServers(s)
+	sources, line, err := Sources(s)
 	if err == nil {
 		f.Hosts = line
-		_, f.FilesFirst = filesFirst(s)
-		_, sees := mdnsSees(sources, []Name{{Name: "any.local"}}, func(s source) bool { return s.name == "dns" || s.name == "resolve" })
+		_, f.FilesFirst = FilesFirst(s)
+		_, sees := MDNSSees(sources, []string{"any.local"}, func(s Source) bool { return s.Name == "dns" || s.Name == "resolve" })
 		f.MDNSEnds = sees && f.Avahi
 	}
 	if version, err := s.ResolvedVersion(ctx); err == nil {
@@ -59,7 +54,7 @@ func resolver(ctx context.Context, s machine.System, f Findings) string {
 	if len(f.Nameservers) == 0 {
 		return ""
 	}
-	if slices.Contains(resolvedStubs, f.Nameservers[0]) {
+	if IsResolvedStub(f.Nameservers[0]) {
 		return "systemd-resolved"
 	}
 	addr, err := netip.ParseAddr(f.Nameservers[0])

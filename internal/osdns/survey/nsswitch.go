@@ -1,4 +1,4 @@
-package osdns
+package survey
 
 import (
 	"errors"
@@ -12,25 +12,27 @@ import (
 
 const nsswitchPath = "/etc/nsswitch.conf"
 
-// A source is one word of the "hosts:" line of nsswitch.conf, with what libc does
+// A Source is one word of the "hosts:" line of nsswitch.conf, with what libc does
 // after each answer of it.
-type source struct {
-	name string
+type Source struct {
+	Name string
 	// returns are the answers after which nobody else is asked.
 	returns []string
 }
 
-// The answers of a source.
+// NotFound is the answer that there is no such name.
+const NotFound = "notfound"
+
+// The other answers of a source.
 const (
-	answerSuccess  = "success"
-	answerNotFound = "notfound"
-	answerUnavail  = "unavail"
-	answerTryAgain = "tryagain"
+	success  = "success"
+	unavail  = "unavail"
+	tryAgain = "tryagain"
 )
 
 // parseNsswitch reads the "hosts:" line; line is it as it is written. ok: there is
 // one.
-func parseNsswitch(file []byte) (sources []source, line string, ok bool) {
+func parseNsswitch(file []byte) (sources []Source, line string, ok bool) {
 	for l := range strings.Lines(string(file)) {
 		l, _, _ = strings.Cut(l, "#")
 		database, words, found := strings.Cut(l, ":")
@@ -43,15 +45,15 @@ func parseNsswitch(file []byte) (sources []source, line string, ok bool) {
 	return nil, "", false
 }
 
-func parseSources(words string) []source {
-	var sources []source
+func parseSources(words string) []Source {
+	var sources []Source
 	for words = strings.TrimSpace(words); words != ""; words = strings.TrimSpace(words) {
 		if words[0] != '[' {
 			end := strings.IndexAny(words, " \t[")
 			if end < 0 {
 				end = len(words)
 			}
-			sources = append(sources, source{name: strings.ToLower(words[:end]), returns: []string{answerSuccess}})
+			sources = append(sources, Source{Name: strings.ToLower(words[:end]), returns: []string{success}})
 			words = words[end:]
 			continue
 		}
@@ -65,11 +67,11 @@ func parseSources(words string) []source {
 }
 
 // act applies what stands in brackets: "NOTFOUND=return", "!UNAVAIL=return".
-func (s *source) act(actions string) {
+func (s *Source) act(actions string) {
 	for action := range strings.FieldsSeq(strings.ToLower(actions)) {
 		answer, what, _ := strings.Cut(action, "=")
 		answer, not := strings.CutPrefix(answer, "!")
-		for _, a := range []string{answerSuccess, answerNotFound, answerUnavail, answerTryAgain} {
+		for _, a := range []string{success, NotFound, unavail, tryAgain} {
 			if (a == answer) == not {
 				continue
 			}
@@ -81,15 +83,16 @@ func (s *source) act(actions string) {
 	}
 }
 
-func (s source) ends(answer string) bool { return slices.Contains(s.returns, answer) }
+// Ends reports whether nobody else is asked after that answer.
+func (s Source) Ends(answer string) bool { return slices.Contains(s.returns, answer) }
 
 // isMDNS reports whether it is a module of nss-mdns, which takes names of two labels
 // in .local for its own.
-func (s source) isMDNS() bool { return strings.HasPrefix(s.name, "mdns") }
+func (s Source) isMDNS() bool { return strings.HasPrefix(s.Name, "mdns") }
 
-// readNsswitch reads what this system has. Where there is no such line, all libcs
-// read files first, and then ask DNS.
-func readNsswitch(s machine.System) (sources []source, line string, err error) {
+// Sources reads what this system has; line is the "hosts:" line as it is written.
+// Where there is no such line, all libcs read files first, and then ask DNS.
+func Sources(s machine.System) (sources []Source, line string, err error) {
 	file, err := s.ReadFile(nsswitchPath)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, "", err
@@ -101,8 +104,9 @@ func readNsswitch(s machine.System) (sources []source, line string, err error) {
 	return sources, line, nil
 }
 
-// first returns the first of the sources that ok is true for, and those before it.
-func first(sources []source, ok func(source) bool) (before []source, found bool) {
+// Before returns those before the first of the sources that ok is true for; found:
+// there is one.
+func Before(sources []Source, ok func(Source) bool) (before []Source, found bool) {
 	i := slices.IndexFunc(sources, ok)
 	if i < 0 {
 		return sources, false
@@ -114,20 +118,20 @@ func first(sources []source, ok func(source) bool) (before []source, found bool)
 // or read the hosts file themselves.
 var harmless = []string{"myhostname", "mymachines", "resolve"}
 
-// filesFirst reports whether the hosts file is read before anybody who could answer
+// FilesFirst reports whether the hosts file is read before anybody who could answer
 // for our names is asked.
-func filesFirst(s machine.System) (why string, ok bool) {
-	sources, line, err := readNsswitch(s)
+func FilesFirst(s machine.System) (why string, ok bool) {
+	sources, line, err := Sources(s)
 	if err != nil {
 		return err.Error(), false
 	}
-	before, found := first(sources, func(s source) bool { return s.name == "files" })
+	before, found := Before(sources, func(s Source) bool { return s.Name == "files" })
 	if !found {
 		return fmt.Sprintf("nsswitch.conf does not read the hosts file: hosts: %s", line), false
 	}
 	for _, b := range before {
-		if !slices.Contains(harmless, b.name) {
-			return fmt.Sprintf("nsswitch.conf asks %s before it reads the hosts file", b.name), false
+		if !slices.Contains(harmless, b.Name) {
+			return fmt.Sprintf("nsswitch.conf asks %s before it reads the hosts file", b.Name), false
 		}
 	}
 	return "the hosts file is read before anybody is asked", true
@@ -138,9 +142,9 @@ const (
 	avahiSocket = "/avahi-daemon/socket"
 )
 
-// avahiRuns reports whether somebody listens where nss-mdns asks: Avahi, or who
+// AvahiRuns reports whether somebody listens where nss-mdns asks: Avahi, or who
 // would start it. The socket's file alone does not tell, it stays when Avahi ends.
-func avahiRuns(s machine.System) bool {
+func AvahiRuns(s machine.System) bool {
 	file, err := s.ReadFile(unixSockets)
 	if err != nil {
 		return false
@@ -153,19 +157,19 @@ func avahiRuns(s machine.System) bool {
 	return false
 }
 
-// mdnsSees finds a name that nss-mdns is asked for before the source is that ok is
+// MDNSSees finds a name that nss-mdns is asked for before the source is that ok is
 // true for, and ends there if Avahi runs: such names have two labels, the second of
 // which is local.
-func mdnsSees(sources []source, names []Name, ok func(source) bool) (name string, sees bool) {
-	before, _ := first(sources, ok)
-	if !slices.ContainsFunc(before, func(s source) bool { return s.isMDNS() && s.ends(answerNotFound) }) {
+func MDNSSees(sources []Source, names []string, ok func(Source) bool) (name string, sees bool) {
+	before, _ := Before(sources, ok)
+	if !slices.ContainsFunc(before, func(s Source) bool { return s.isMDNS() && s.Ends(NotFound) }) {
 		return "", false
 	}
-	i := slices.IndexFunc(names, func(n Name) bool { return isTwoLabelLocal(n.Name) })
+	i := slices.IndexFunc(names, isTwoLabelLocal)
 	if i < 0 {
 		return "", false
 	}
-	return names[i].Name, true
+	return names[i], true
 }
 
 func isTwoLabelLocal(name string) bool {

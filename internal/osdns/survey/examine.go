@@ -1,4 +1,6 @@
-package osdns
+// Package survey finds out, without privileges and without a change, how this system
+// finds names: whom its programs ask, in which order, and who listens there.
+package survey
 
 import "net/netip"
 
