@@ -37,6 +37,19 @@ func (d *dnsmasq) restart(ctx context.Context, r *dnsmasqconf.Resident) error {
 	return d.RestartService(ctx, r.Unit)
 }
 
+// startable is an error if it would not start again, for reasons that are not ours:
+// its configuration may have been changed since it started. Of one that has failed,
+// there is nothing to lose.
+func (d *dnsmasq) startable(ctx context.Context, r *dnsmasqconf.Resident) error {
+	if r == nil || r.PID == 0 {
+		return nil
+	}
+	if _, err := d.Run(ctx, "dnsmasq", append(slices.Clone(r.Args), "--test")...); err != nil {
+		return fmt.Errorf("dnsmasq would not start again with its configuration as it is, so it is not restarted: %w", err)
+	}
+	return nil
+}
+
 const (
 	dnsmasqMark    = "# Written by tunneld-helper, and removed by it.\n" // what it begins with
 	dnsmasqServers = "dnsmasq.servers"
@@ -155,6 +168,14 @@ func (d *dnsmasq) put(ctx context.Context, r *dnsmasqconf.Resident, change func(
 	}
 	if same && !pending {
 		return d.reread(r, old, now)
+	}
+	if err := d.startable(ctx, r); err != nil {
+		if len(now) >= len(clean) {
+			return err
+		}
+		// Names that go can go without a restart; the rest has to wait.
+		pending := append(bytes.Clone(now), unread...)
+		return errors.Join(err, d.ReplaceFile(d.servers(), pending), d.Reread(r.PID))
 	}
 	// The servers are there before the file that leads to them, and go after it.
 	if err := d.ReplaceFile(d.servers(), append(bytes.Clone(now), unread...)); err != nil {

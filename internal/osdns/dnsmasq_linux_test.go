@@ -61,3 +61,38 @@ func TestForeignDnsmasqConfiguration(t *testing.T) {
 		t.Errorf("files (-before +now):\n%s", diff)
 	}
 }
+
+// A dnsmasq whose configuration somebody has broken since it started would not
+// survive a restart.
+func TestDnsmasqThatWouldNotStartAgain(t *testing.T) {
+	const broken = "no-such-option\n"
+	m := newMachine(t, forwarder)
+	m.put(t, map[string]string{"/etc/dnsmasq.conf": ""})
+	m.brokenBy = broken
+	before := m.files(t)
+	m.put(t, map[string]string{"/etc/dnsmasq.conf": broken})
+	if o, err := m.ladder(nil).Claim(t.Context(), claim("1000", "a.local"), nil); err != nil || o.Rung != "hosts" {
+		t.Errorf("rung %q, %v; want hosts", o.Rung, err)
+	}
+	if m.dnsmasq != "active" || m.starts > 0 {
+		t.Errorf("dnsmasq is %s, and was started %d times", m.dnsmasq, m.starts)
+	}
+	m.put(t, map[string]string{"/etc/dnsmasq.conf": ""})
+	c := claim("1000", "a.local")
+	if o, err := m.ladder(nil).Claim(t.Context(), c, nil); err != nil || o.Rung != "dnsmasq" {
+		t.Fatalf("rung %q, %v; want dnsmasq", o.Rung, err)
+	}
+
+	m.put(t, map[string]string{"/etc/dnsmasq.conf": broken})
+	if err := m.ladder(nil).Release(t.Context(), "1000"); err == nil {
+		t.Error("released, although that takes a restart")
+	}
+	if got := m.forwarded(); m.dnsmasq != "active" || len(got) > 0 {
+		t.Errorf("dnsmasq is %s, and asks us for %v", m.dnsmasq, got)
+	}
+	m.put(t, map[string]string{"/etc/dnsmasq.conf": ""})
+	if err := m.ladder(nil).Release(t.Context(), "1000"); err != nil {
+		t.Fatal(err)
+	}
+	m.checkGone(t, before)
+}

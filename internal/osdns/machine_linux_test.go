@@ -229,6 +229,17 @@ func (m *box) system() machine.System {
 			}
 			return m.dnsmasq, dnsmasqPID, nil
 		},
+		Run: func(_ context.Context, name string, args ...string) ([]byte, error) {
+			if name != "dnsmasq" || !slices.Contains(args, "--test") {
+				return nil, errors.New("no such program")
+			}
+			for _, name := range []string{"/etc/dnsmasq.conf", "/etc/dnsmasq.d/tunneld.conf"} {
+				if m.brokenBy != "" && strings.Contains(m.read(name), m.brokenBy) {
+					return nil, errors.New("exit status 1")
+				}
+			}
+			return nil, nil
+		},
 		ReloadService: func(_ context.Context, unit string) error {
 			if unit != resolvedUnit || m.resolved == 0 {
 				return errors.New("no such unit")

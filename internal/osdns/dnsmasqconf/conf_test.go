@@ -9,6 +9,7 @@ import (
 	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/tunneld/tunneld/internal/osdns/machine"
 )
@@ -52,7 +53,7 @@ func TestRead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(Dir{})); diff != "" {
+			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(Dir{}), cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("configuration (-want +got):\n%s", diff)
 			}
 		})
@@ -85,7 +86,7 @@ func TestFind(t *testing.T) {
 	}{
 		{name: "none", states: []string{"inactive"}, none: true},
 		{name: "a service", files: map[string]string{process: "/usr/sbin/dnsmasq\x00--servers-file=/x\x00"}, states: []string{"active"},
-			want: Resident{Unit: Unit, PID: 77, Conf: Conf{Servers: "/x"}}},
+			want: Resident{Unit: Unit, PID: 77, Args: []string{"--servers-file=/x"}, Conf: Conf{Servers: "/x"}}},
 		{name: "being started", files: map[string]string{process: "dnsmasq\x00"}, states: []string{"activating", "reloading", "active"},
 			want: Resident{Unit: Unit, PID: 77}},
 		{name: "failed", states: []string{"failed"}, want: Resident{Unit: Unit}},
@@ -109,7 +110,7 @@ func TestFind(t *testing.T) {
 			if test.none != errors.Is(err, ErrNone) || !test.none && err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(Dir{})); diff != "" {
+			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(Dir{}), cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("found (-want +got):\n%s", diff)
 			}
 		})

@@ -17,8 +17,9 @@ import (
 
 // A Resident is a dnsmasq that programs ask.
 type Resident struct {
-	Unit string // whose restart, or reload, makes it a new process
-	PID  int    // 0: it has failed, maybe because of us
+	Unit string   // whose restart, or reload, makes it a new process
+	PID  int      // 0: it has failed, maybe because of us
+	Args []string // with which it was started, but for its name
 	Conf Conf
 }
 
@@ -44,6 +45,7 @@ func Find(ctx context.Context, s machine.System) (Resident, error) {
 		r.PID, _ = strconv.Atoi(strings.TrimSpace(string(file)))
 	}
 	if args := arguments(s, r.PID); args != nil {
+		r.Args = args[1:]
 		r.Conf, err = Read(s, args)
 		return r, err
 	}
@@ -62,7 +64,7 @@ func Find(ctx context.Context, s machine.System) (Resident, error) {
 	if state != "active" || args == nil {
 		return Resident{}, ErrNone
 	}
-	r.PID = pid
+	r.PID, r.Args = pid, args[1:]
 	r.Conf, err = Read(s, args)
 	return r, err
 }
