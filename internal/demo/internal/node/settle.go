@@ -47,8 +47,9 @@ const (
 
 const (
 	// settleLimit bounds the wait for replies: a client may announce streams
-	// that get none.
-	settleLimit = time.Second
+	// that get none. It is long, since what comes too early is a data race in the
+	// library, which a busy machine has found after a second.
+	settleLimit = 5 * time.Second
 	// settlePause is for the last stream: it has been passed on when its reply
 	// is written, but may not have been taken.
 	settlePause = 5 * time.Millisecond
