@@ -34,8 +34,8 @@ var mayImport = map[string][]string{
 	"internal/dns":         {},
 	"internal/osdns":       {"osdns/dnsmasqconf", "osdns/hostsfile", "osdns/machine", "osdns/survey"},
 	"internal/lookup":      {"osdns/machine"},
-	"internal/helper":      {"osdns"},
-	"internal/claim":       {"helper", "osdns"},
+	"internal/rootapi":     {"osdns"},
+	"internal/claim":       {"rootapi", "osdns"},
 	"internal/tls":         {},
 	"internal/config":      {"atomicfile", "forward", "nearest"},
 	"internal/localapi":    {"lockfile", "status"},
@@ -47,12 +47,12 @@ var mayImport = map[string][]string{
 	"internal/osdns/survey":      {"osdns/dnsmasqconf", "osdns/machine"},
 
 	// Only the daemon knows them all.
-	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "helper", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "osdns/survey", "statedir", "status", "tls"},
+	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "rootapi", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "osdns/survey", "statedir", "status", "tls"},
 
 	"internal/demo": {}, // but for what is inside of it
 
-	"cmd/tunneld-helper": {"helper", "osdns", "osdns/machine", "version"},
-	"cmd/tunneld":        {"config", "daemon", "demo", "helper", "localapi", "statedir", "status", "usage", "version"},
+	"cmd/tunneld-helper": {"rootapi", "osdns", "osdns/machine", "version"},
+	"cmd/tunneld":        {"config", "daemon", "demo", "rootapi", "localapi", "statedir", "status", "usage", "version"},
 	"cmd/tunnelctl":      {"localapi", "status", "usage", "version"},
 
 	// For tests only.

@@ -16,9 +16,9 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/tunneld/tunneld/internal/helper"
 	"github.com/tunneld/tunneld/internal/osdns"
 	"github.com/tunneld/tunneld/internal/osdns/machine"
+	"github.com/tunneld/tunneld/internal/rootapi"
 )
 
 const (
@@ -49,7 +49,7 @@ func serve(ctx context.Context, args []string, stderr io.Writer) error {
 		return err
 	}
 	log := newLog(stderr)
-	s := &helper.Server{LockDir: stateDir, Ladder: newLadder(log), Idle: *idle, Log: log}
+	s := &rootapi.Server{LockDir: stateDir, Ladder: newLadder(log), Idle: *idle, Log: log}
 	s.Policy, s.Unusable = readPolicy(*policyFile)
 	if *socket != "" {
 		if s.Unusable != nil {
@@ -88,7 +88,7 @@ func release(ctx context.Context, args []string, stderr io.Writer) error {
 	if err := needRoot(); err != nil {
 		return err
 	}
-	policy := &helper.Policy{UID: uint32(*uid)}
+	policy := &rootapi.Policy{UID: uint32(*uid)}
 	if !given(flags, "uid") {
 		var err error
 		if policy, err = readPolicy(*policyFile); err != nil {
@@ -98,7 +98,7 @@ func release(ctx context.Context, args []string, stderr io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	log := newLog(stderr)
-	s := &helper.Server{Policy: policy, LockDir: stateDir, Ladder: newLadder(log), Log: log}
+	s := &rootapi.Server{Policy: policy, LockDir: stateDir, Ladder: newLadder(log), Log: log}
 	return s.Release(ctx)
 }
 
@@ -122,7 +122,7 @@ func newLadder(log *slog.Logger) *osdns.Ladder {
 }
 
 // readPolicy reads the policy in the file, or else the only one that there is.
-func readPolicy(file string) (*helper.Policy, error) {
+func readPolicy(file string) (*rootapi.Policy, error) {
 	if file == "" {
 		found, err := filepath.Glob(filepath.Join(policyDir, "*.json"))
 		switch {
@@ -135,11 +135,11 @@ func readPolicy(file string) (*helper.Policy, error) {
 		}
 		file = found[0]
 	}
-	p, err := helper.ReadPolicy(file)
+	p, err := rootapi.ReadPolicy(file)
 	switch {
-	case errors.Is(err, helper.ErrNewerPolicy):
+	case errors.Is(err, rootapi.ErrNewerPolicy):
 		return nil, hinted{err, "upgrade tunneld-helper"}
-	case errors.Is(err, helper.ErrPolicy):
+	case errors.Is(err, rootapi.ErrPolicy):
 		return nil, hinted{err, "docs/helper.md says what must be in it"}
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, hinted{err, "name another with --policy"}

@@ -17,7 +17,7 @@ import (
 	"testing"
 
 	"github.com/tunneld/tunneld/internal/await"
-	"github.com/tunneld/tunneld/internal/helper"
+	"github.com/tunneld/tunneld/internal/rootapi"
 )
 
 const nobody = 65534
@@ -85,10 +85,10 @@ func TestOwnSocket(t *testing.T) {
 	go func() {
 		ended <- run(ctx, []string{"serve", "--policy", policy, "--socket", socket}, &stderr, &stderr)
 	}()
-	c := helper.Client{Socket: socket}
+	c := rootapi.Client{Socket: socket}
 	await.Until(t, "the helper", func() bool {
 		_, err := c.Listen(t.Context(), ssh)
-		return errors.Is(err, helper.ErrRefused)
+		return errors.Is(err, rootapi.ErrRefused)
 	})
 	info, err := os.Lstat(socket)
 	if err != nil {
@@ -148,7 +148,7 @@ func activate(t *testing.T, policy string) (stderr string, answer error) {
 	l.Close()
 	asked := make(chan error, 1)
 	go func() {
-		c := helper.Client{Socket: l.Addr().String()}
+		c := rootapi.Client{Socket: l.Addr().String()}
 		_, err := c.Listen(t.Context(), ssh)
 		asked <- err
 	}()
@@ -170,12 +170,12 @@ func activate(t *testing.T, policy string) (stderr string, answer error) {
 
 func TestActivation(t *testing.T) {
 	needsRoot(t)
-	if out, err := activate(t, policyFor(t, os.Getuid())); !errors.Is(err, helper.ErrRefused) {
+	if out, err := activate(t, policyFor(t, os.Getuid())); !errors.Is(err, rootapi.ErrRefused) {
 		t.Errorf("%v; want ErrRefused (%s)", err, out)
 	}
 	// A policy that is no good is told to the client.
 	broken := write(t, filepath.Join(dir(t), "1.json"), `{"version":1}`)
-	if _, err := activate(t, broken); err == nil || errors.Is(err, helper.ErrRefused) || !strings.Contains(err.Error(), `"uid" is missing`) {
+	if _, err := activate(t, broken); err == nil || errors.Is(err, rootapi.ErrRefused) || !strings.Contains(err.Error(), `"uid" is missing`) {
 		t.Errorf("%v; want what is wrong with the policy", err)
 	}
 }

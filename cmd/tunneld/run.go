@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tunneld/tunneld/internal/daemon"
-	"github.com/tunneld/tunneld/internal/helper"
+	"github.com/tunneld/tunneld/internal/rootapi"
 	"github.com/tunneld/tunneld/internal/usage"
 	"github.com/tunneld/tunneld/internal/version"
 )
@@ -40,7 +40,7 @@ configuration that is saved is read without it.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d.Log = newLog(stderr, verbose)
 			if socket != noHelper {
-				d.Helper = &helper.Client{Socket: socket}
+				d.Helper = &rootapi.Client{Socket: socket}
 			}
 			return runUntilSignal(cmd.Context(), d)
 		},

@@ -15,8 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"github.com/tunneld/tunneld/internal/helper"
 	"github.com/tunneld/tunneld/internal/osdns"
+	"github.com/tunneld/tunneld/internal/rootapi"
 )
 
 // A machine plays the helper and the system's resolver.
@@ -54,7 +54,7 @@ func (m *machine) Claim(ctx context.Context, server netip.AddrPort, names []osdn
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.absent {
-		return osdns.Outcome{}, helper.ErrNotInstalled
+		return osdns.Outcome{}, rootapi.ErrNotInstalled
 	}
 	m.claims++
 	if m.onClaim != nil {
@@ -70,7 +70,7 @@ func (m *machine) Claim(ctx context.Context, server netip.AddrPort, names []osdn
 		}
 	}
 	if len(refused) > 0 {
-		return osdns.Outcome{}, &helper.Refusal{Reason: "it is the machine's own", Names: refused}
+		return osdns.Outcome{}, &rootapi.Refusal{Reason: "it is the machine's own", Names: refused}
 	}
 	if server != serverAt {
 		m.t.Errorf("claimed for %v", server)
@@ -99,7 +99,7 @@ func (m *machine) Release(context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.absent {
-		return helper.ErrNotInstalled
+		return rootapi.ErrNotInstalled
 	}
 	m.releases++
 	if m.fails == nil {
@@ -436,7 +436,7 @@ func TestNoHelper(t *testing.T) {
 }
 
 func TestTheHelperFails(t *testing.T) {
-	m := &machine{fails: fmt.Errorf("%w: not below a suffix", helper.ErrRefused)}
+	m := &machine{fails: fmt.Errorf("%w: not below a suffix", rootapi.ErrRefused)}
 	play(t, m, func(t *testing.T, c *Claimant, stop func()) {
 		c.Set(names("a.local"))
 		c.Checked(t.Context())

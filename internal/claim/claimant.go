@@ -13,8 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/tunneld/tunneld/internal/helper"
 	"github.com/tunneld/tunneld/internal/osdns"
+	"github.com/tunneld/tunneld/internal/rootapi"
 )
 
 const (
@@ -30,7 +30,7 @@ const (
 	releaseTimeout = 2 * time.Second
 )
 
-// A Helper is what the privileged helper does for a Claimant: *helper.Client is
+// A Helper is what the privileged helper does for a Claimant: *rootapi.Client is
 // one, whose errors it returns.
 type Helper interface {
 	Claim(ctx context.Context, server netip.AddrPort, names []osdns.Name, skip []string) (osdns.Outcome, error)
@@ -268,7 +268,7 @@ func (c *Claimant) tellWaiting() {
 func (s *state) release() {
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
 	defer cancel()
-	if err := s.Helper.Release(ctx); err != nil && !errors.Is(err, helper.ErrNotInstalled) {
+	if err := s.Helper.Release(ctx); err != nil && !errors.Is(err, rootapi.ErrNotInstalled) {
 		s.log().Error("names are still claimed of the system", "err", inTime(ctx, err, releaseTimeout))
 	}
 }

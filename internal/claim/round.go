@@ -9,8 +9,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tunneld/tunneld/internal/helper"
 	"github.com/tunneld/tunneld/internal/osdns"
+	"github.com/tunneld/tunneld/internal/rootapi"
 )
 
 // forgiven is after what time a rung that did not work is tried again when something
@@ -98,7 +98,7 @@ func (s *state) climb(recheck bool) {
 // noteClaim reports what came of a claim, and whether names are claimed.
 func (s *state) noteClaim(err error) bool {
 	switch {
-	case errors.Is(err, helper.ErrNotInstalled):
+	case errors.Is(err, rootapi.ErrNotInstalled):
 		s.note(func(r *Report) { *r = Report{Asked: true, Names: r.Names} })
 	case err != nil:
 		s.note(func(r *Report) {
@@ -156,7 +156,7 @@ func (s *state) claim(ctx context.Context, want []osdns.Name, generation int) er
 // failing notes why a claim failed, such that it is tried again when it is due.
 // Where there is no helper, to ask for one costs nothing.
 func (s *state) failing(err error) error {
-	if err != nil && !errors.Is(err, helper.ErrNotInstalled) {
+	if err != nil && !errors.Is(err, rootapi.ErrNotInstalled) {
 		s.problem = err
 		s.retries.did()
 	}
@@ -177,7 +177,7 @@ func (s *state) allowed(want []osdns.Name) []osdns.Name {
 // refuse notes which names are refused, if that is the error, and reports whether
 // the others may be claimed.
 func (s *state) refuse(err error) bool {
-	r, ok := errors.AsType[*helper.Refusal](err)
+	r, ok := errors.AsType[*rootapi.Refusal](err)
 	if !ok || len(r.Names) == 0 || slices.Contains(r.Names, s.Canary.Name) {
 		return false
 	}
@@ -204,14 +204,14 @@ func (s *state) claimOnce(all []osdns.Name) error {
 	limited, cancel := context.WithTimeout(s.run, claimTimeout)
 	defer cancel()
 	outcome, err := s.Helper.Claim(limited, s.Server, all, s.skip)
-	if errors.Is(err, helper.ErrRefused) { // before anything was done
+	if errors.Is(err, rootapi.ErrRefused) { // before anything was done
 		s.inForce, s.clear = nil, false
 		return err
 	}
 	if err != nil {
 		s.unseen = s.unseen || s.outcome.Rung != ""
 		s.inForce, s.outcome, s.proven, s.clear = nil, osdns.Outcome{}, "", false
-		if len(s.failed) > 0 && !errors.Is(err, helper.ErrNotInstalled) {
+		if len(s.failed) > 0 && !errors.Is(err, rootapi.ErrNotInstalled) {
 			err = fmt.Errorf("%w (%s: %s)", err, s.failed[len(s.failed)-1].Rung, s.failed[len(s.failed)-1].Why)
 		}
 		s.skip, s.failed = nil, nil // what failed may work the next time

@@ -13,7 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/tunneld/tunneld/internal/helper"
+	"github.com/tunneld/tunneld/internal/rootapi"
 )
 
 // watched has a machine's changes seen a while after they are made, as those of
@@ -462,4 +462,4 @@ func TestControlNamesDoNotPileUp(t *testing.T) {
 	})
 }
 
-var _ Helper = (*helper.Client)(nil)
+var _ Helper = (*rootapi.Client)(nil)

@@ -9,9 +9,9 @@ import (
 	"sync"
 
 	"github.com/tunneld/tunneld/internal/claim"
-	"github.com/tunneld/tunneld/internal/helper"
 	"github.com/tunneld/tunneld/internal/lockfile"
 	"github.com/tunneld/tunneld/internal/osdns"
+	"github.com/tunneld/tunneld/internal/rootapi"
 	"github.com/tunneld/tunneld/internal/statedir"
 )
 
@@ -34,7 +34,7 @@ func (a *alone) Claim(ctx context.Context, server netip.AddrPort, names []osdns.
 		return osdns.Outcome{}, err
 	}
 	outcome, err := a.Helper.Claim(ctx, server, names, skip)
-	if errors.Is(err, helper.ErrNotInstalled) {
+	if errors.Is(err, rootapi.ErrNotInstalled) {
 		a.unlock() // there is nothing to be had
 	}
 	return outcome, err

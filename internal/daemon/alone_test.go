@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/tunneld/tunneld/internal/helper"
 	"github.com/tunneld/tunneld/internal/osdns"
+	"github.com/tunneld/tunneld/internal/rootapi"
 )
 
 // A counter is a helper that counts what it is asked.
@@ -58,7 +58,7 @@ func TestOneDaemonOfAUserClaims(t *testing.T) {
 	if err := claim(second); err != nil {
 		t.Errorf("the second one cannot claim after the end of the first: %v", err)
 	}
-	system.fails = helper.ErrNotInstalled
+	system.fails = rootapi.ErrNotInstalled
 	if err := claim(second); err != system.fails {
 		t.Errorf("claimed without a helper: %v", err)
 	}

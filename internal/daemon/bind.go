@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/tunneld/tunneld/internal/helper"
+	"github.com/tunneld/tunneld/internal/rootapi"
 )
 
 const (
@@ -55,7 +55,7 @@ func (b *binder) bind(at netip.AddrPort) (net.Listener, error) {
 		}
 		b.note(at, failed)
 	}
-	if !errors.Is(failed, helper.ErrNotInstalled) {
+	if !errors.Is(failed, rootapi.ErrNotInstalled) {
 		err = fmt.Errorf("%w (%v)", err, failed)
 	}
 	return nil, err
@@ -112,7 +112,7 @@ func (b *binder) note(at netip.AddrPort, err error) {
 	now := time.Now()
 	maps.DeleteFunc(b.failed, func(_ netip.AddrPort, f bindFailure) bool { return now.Sub(f.at) >= bindAgain })
 	switch {
-	case errors.Is(err, helper.ErrNotInstalled): // to see that costs nothing
+	case errors.Is(err, rootapi.ErrNotInstalled): // to see that costs nothing
 	case errors.Is(err, errSilent):
 		b.silent = now
 	default:

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/internal/claim"
-	"github.com/tunneld/tunneld/internal/helper"
+	"github.com/tunneld/tunneld/internal/rootapi"
 )
 
 // A porter plays a helper that adds no address.
@@ -80,7 +80,7 @@ func TestHelperIsNotAskedOnAndOn(t *testing.T) {
 		says string
 	}{
 		{"it cannot", errors.New("the port is taken"), 2, "the port is taken"},
-		{"it is not there", helper.ErrNotInstalled, 60, ""},
+		{"it is not there", rootapi.ErrNotInstalled, 60, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

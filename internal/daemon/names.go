@@ -28,7 +28,7 @@ const (
 	barelyKnown = 300 * time.Millisecond
 )
 
-// A Helper does what takes privileges: *helper.Client is one, whose errors it
+// A Helper does what takes privileges: *rootapi.Client is one, whose errors it
 // returns.
 type Helper interface {
 	claim.Helper

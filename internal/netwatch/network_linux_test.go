@@ -2,49 +2,14 @@ package netwatch
 
 import (
 	"context"
-	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/tunneld/tunneld/internal/await"
+	"github.com/tunneld/tunneld/internal/isolate"
 )
-
-// inNamespace names the variable that a test finds in a network namespace of
-// its own.
-const inNamespace = "TUNNELD_TEST_NETNS"
-
-// isolate runs the test again in a network namespace of its own, and reports
-// whether it is there. It takes root.
-func isolate(t *testing.T) bool {
-	t.Helper()
-	if os.Getenv(inNamespace) != "" {
-		return true
-	}
-	if os.Getuid() != 0 {
-		t.Skip("a network namespace takes root")
-	}
-	if _, err := exec.LookPath("ip"); err != nil {
-		t.Skip(err)
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), inNamespace+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	out, err := cmd.CombinedOutput()
-	if err != nil && strings.Contains(err.Error(), "operation not permitted") {
-		t.Skip(err) // root of a container
-	}
-	t.Logf("\n%s", out)
-	switch {
-	case err != nil:
-		t.Error(err)
-	case strings.Contains(string(out), "--- SKIP: "+t.Name()+" "):
-		t.Skip("the test in the namespace skipped itself")
-	}
-	return false
-}
 
 // ip runs lines of commands of ip(8), and skips the test if this kernel lacks
 // the kind of interface.
@@ -75,7 +40,7 @@ const uplink = `
 	route add default via 192.0.2.1`
 
 func TestDescribe(t *testing.T) {
-	if !isolate(t) {
+	if !isolate.Test(t) {
 		return
 	}
 	ip(t, uplink)
@@ -132,7 +97,7 @@ func TestDescribe(t *testing.T) {
 }
 
 func TestListen(t *testing.T) {
-	if !isolate(t) {
+	if !isolate.Test(t) {
 		return
 	}
 	told := make(chan string, 100)

@@ -1,6 +1,6 @@
 //go:build unix
 
-package helper
+package rootapi
 
 import (
 	"bufio"
@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -246,37 +245,6 @@ func TestForeignHelper(t *testing.T) {
 		}
 		c.Close()
 	}
-}
-
-// isolate runs the test again in a network namespace of its own, where low ports
-// are free and nobody else's, and reports whether it is there.
-func isolate(t *testing.T) bool {
-	t.Helper()
-	if runtime.GOOS != "linux" {
-		t.Skip("network namespaces are Linux's")
-	}
-	ip, err := exec.LookPath("ip")
-	if err != nil {
-		t.Skip(err)
-	}
-	if os.Getenv(inNamespace) != "" {
-		if out, err := exec.Command(ip, "link", "set", "lo", "up").CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		return true
-	}
-	out, err := inNewNamespace(t.Name()).CombinedOutput()
-	if err != nil && strings.Contains(err.Error(), "operation not permitted") {
-		t.Skip(err) // root of a container, or user namespaces are forbidden
-	}
-	t.Logf("\n%s", out)
-	switch {
-	case err != nil:
-		t.Error(err)
-	case strings.Contains(string(out), "--- SKIP: "+t.Name()+" "):
-		t.Skip("the test in the namespace skipped itself")
-	}
-	return false
 }
 
 // A low port's socket goes to the client, who has it for himself then: with the

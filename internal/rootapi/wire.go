@@ -1,11 +1,11 @@
-// Package helper is how the daemon, which has no privileges, has the few things
+// Package rootapi is how the daemon, which has no privileges, has the few things
 // done that take them: the protocol of tunneld-helper, its client, and its server
 // with the rules of what may be asked.
 //
 // A connection carries one request and one response, both JSON; the end of the
 // request is the end of what the client sends. With a response to "listen" comes
 // the listening socket (SCM_RIGHTS).
-package helper
+package rootapi
 
 import (
 	"net/netip"
