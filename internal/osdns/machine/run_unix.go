@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // directories are those that programs of the system are in; the last one is that
@@ -29,3 +31,5 @@ func makeDir(path string) error {
 	}
 	return os.Chmod(path, 0o755) // whatever the umask
 }
+
+func removeDir(path string) error { return unix.Rmdir(path) }

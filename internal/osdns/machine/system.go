@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io/fs"
 	"net/netip"
+	"os"
 	"path/filepath"
 )
 
@@ -68,6 +69,21 @@ type System struct {
 
 	// Registry is there on Windows only.
 	Registry Registry
+}
+
+// files is what all systems have: files, and programs.
+func files() System {
+	return System{
+		ReadFile:    os.ReadFile,
+		ReplaceFile: func(path string, data []byte) error { return replaceFile(path, data, func() error { return nil }) },
+		SwapFile:    swapFile,
+		RemoveFile:  removeFile,
+		MakeDir:     makeDir,
+		RemoveDir:   removeDir,
+		ReadDir:     os.ReadDir,
+		ReadLink:    os.Readlink,
+		Run:         run,
+	}
 }
 
 // Errors that callers tell apart.

@@ -7,16 +7,13 @@ import (
 
 // New returns this machine.
 func New() System {
-	return System{
-		ReadFile:    os.ReadFile,
-		ReplaceFile: func(path string, data []byte) error { return replaceFile(path, data, func() error { return nil }) },
-		SwapFile:    swapFile,
-		RemoveFile:  os.Remove,
-		MakeDir:     func(path string) error { return os.Mkdir(path, 0o755) },
-		RemoveDir:   syscall.Rmdir,
-		ReadDir:     os.ReadDir,
-		ReadLink:    os.Readlink,
-		Run:         run,
-		Registry:    realRegistry(),
-	}
+	s := files()
+	s.Registry = realRegistry()
+	return s
 }
+
+func removeFile(path string) error { return os.Remove(path) }
+
+func makeDir(path string) error { return os.Mkdir(path, 0o755) }
+
+func removeDir(path string) error { return syscall.Rmdir(path) }
