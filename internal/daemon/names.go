@@ -39,7 +39,7 @@ type Helper interface {
 }
 
 // names make names lead to addresses: the responder, and that the system asks it.
-// Its methods are called with Daemon.applying held, but for report.
+// Its methods are called with Daemon.applying held, but for claimed, known and drop.
 type names struct {
 	server   *dns.Server
 	listen   netip.AddrPort
