@@ -19,6 +19,7 @@ var mayImport = map[string][]string{
 	"internal/netwatch":   {},
 	"internal/nearest":    {},
 	"internal/atomicfile": {},
+	"internal/invoker":    {},
 	"internal/lockfile":   {},
 	"internal/version":    {"status"},
 	"internal/usage":      {"nearest"},
@@ -27,18 +28,20 @@ var mayImport = map[string][]string{
 
 	// The waist: north of forward.Backends everything speaks connections and
 	// names, south of it everything speaks Kubernetes.
-	"internal/forward":     {"status"},
-	"internal/portforward": {},
-	"internal/kube":        {"forward", "nearest", "portforward", "status"},
-	"internal/gateway":     {"forward", "status", "tls"},
-	"internal/dns":         {},
-	"internal/osdns":       {"osdns/dnsmasqconf", "osdns/hostsfile", "osdns/machine", "osdns/survey"},
-	"internal/lookup":      {"osdns/machine"},
-	"internal/rootapi":     {"osdns"},
-	"internal/claim":       {"rootapi", "osdns"},
-	"internal/tls":         {},
-	"internal/config":      {"atomicfile", "forward", "nearest"},
-	"internal/localapi":    {"lockfile", "status"},
+	"internal/forward":        {"status"},
+	"internal/portforward":    {},
+	"internal/kube":           {"forward", "nearest", "portforward", "status"},
+	"internal/gateway":        {"forward", "status", "tls"},
+	"internal/dns":            {},
+	"internal/osdns":          {"osdns/dnsmasqconf", "osdns/hostsfile", "osdns/machine", "osdns/survey"},
+	"internal/lookup":         {"osdns/machine"},
+	"internal/rootapi":        {"osdns"},
+	"internal/claim":          {"rootapi", "osdns"},
+	"internal/tls":            {},
+	"internal/tls/truststore": {"atomicfile", "lockfile"},
+	"internal/tls/verifiers":  {},
+	"internal/config":         {"atomicfile", "forward", "nearest"},
+	"internal/localapi":       {"lockfile", "status"},
 
 	// What osdns is made of. None of it knows what a claim is.
 	"internal/osdns/machine":     {},
@@ -47,13 +50,13 @@ var mayImport = map[string][]string{
 	"internal/osdns/survey":      {"osdns/dnsmasqconf", "osdns/machine"},
 
 	// Only the daemon knows them all.
-	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "rootapi", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "osdns/survey", "statedir", "status", "tls"},
+	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "rootapi", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "osdns/survey", "statedir", "status", "tls", "tls/truststore"},
 
 	"internal/demo": {}, // but for what is inside of it
 
 	"cmd/tunneld-helper": {"rootapi", "osdns", "osdns/machine", "version"},
 	"cmd/tunneld":        {"config", "daemon", "demo", "rootapi", "localapi", "statedir", "status", "usage", "version"},
-	"cmd/tunnelctl":      {"localapi", "status", "usage", "version"},
+	"cmd/tunnelctl":      {"atomicfile", "invoker", "localapi", "statedir", "status", "tls", "tls/truststore", "tls/verifiers", "usage", "version"},
 
 	// For tests only.
 	"internal/await":     {},

@@ -101,6 +101,19 @@ func (c *Client) RootPEM(ctx context.Context) ([]byte, error) {
 	return text, err
 }
 
+// RenewCA has a new CA made; clients have to trust it anew.
+func (c *Client) RenewCA(ctx context.Context) error {
+	return c.call(ctx, patience, http.MethodPost, "/v0/ca/renew", nil, nil)
+}
+
+// CheckLeaf asks for a certificate of that key for 127.0.0.1, good for minutes:
+// leaf and intermediate, in PEM.
+func (c *Client) CheckLeaf(ctx context.Context, key Key) ([]byte, error) {
+	var text []byte
+	err := c.call(ctx, patience, http.MethodPost, "/v0/ca/check-leaf", key, &text)
+	return text, err
+}
+
 // Logs yields the last n log records of a forward, or of all if it is empty,
 // and goes on until ctx is done if follow is set. It ends with an error, if
 // there is one.

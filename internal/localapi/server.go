@@ -41,6 +41,12 @@ type Server struct {
 	Configured func() ([]byte, error)
 	// RootPEM is the certificate that clients must trust.
 	RootPEM func() ([]byte, error)
+	// RenewCA puts a new CA in the place of the one that there is.
+	RenewCA func(context.Context) error
+	// CheckLeaf certifies a public key for 127.0.0.1, for some minutes: leaf and
+	// intermediate, in PEM. The client proves with it who trusts the CA; no private
+	// key crosses the socket.
+	CheckLeaf func(context.Context, Key) ([]byte, error)
 	// Logs yields the last n records of a forward, or of all if forward is
 	// empty, and goes on until ctx is done if follow is set.
 	Logs func(ctx context.Context, forward string, n int, follow bool) iter.Seq[status.LogRecord]
@@ -101,6 +107,10 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET /v0/ca.pem", func(w http.ResponseWriter, r *http.Request) {
 		text(w, "application/x-pem-file", s.RootPEM)
 	})
+	mux.HandleFunc("POST /v0/ca/renew", func(w http.ResponseWriter, r *http.Request) {
+		done(w, s.RenewCA(r.Context()))
+	})
+	mux.HandleFunc("POST /v0/ca/check-leaf", s.checkLeaf)
 	mux.HandleFunc("GET /v0/logs", s.logs)
 	return s.guard(mux)
 }
@@ -136,12 +146,17 @@ func withPeer(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
+func (s *Server) checkLeaf(w http.ResponseWriter, r *http.Request) {
+	var key Key
+	if !decode(w, r, &key) {
+		return
+	}
+	text(w, "application/x-pem-file", func() ([]byte, error) { return s.CheckLeaf(r.Context(), key) })
+}
+
 func (s *Server) add(w http.ResponseWriter, r *http.Request) {
 	var req AddRequest
-	d := json.NewDecoder(r.Body)
-	d.DisallowUnknownFields()
-	if err := d.Decode(&req); err != nil {
-		fail(w, &Error{Message: "the request cannot be read: " + err.Error(), Hint: "is tunnelctl as new as tunneld?"})
+	if !decode(w, r, &req) {
 		return
 	}
 	answer, err := s.Add(r.Context(), req)
@@ -194,6 +209,18 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// decode reads a request's body into out; if it cannot, it answers, and returns
+// false.
+func decode(w http.ResponseWriter, r *http.Request, out any) bool {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(out); err != nil {
+		fail(w, &Error{Message: "the request cannot be read: " + err.Error(), Hint: "is tunnelctl as new as tunneld?"})
+		return false
+	}
+	return true
 }
 
 func done(w http.ResponseWriter, err error) {

@@ -37,6 +37,12 @@ type AddResponse struct {
 	Note string `json:"note,omitempty"`
 }
 
+// A Key asks for a certificate of a public key.
+type Key struct {
+	// PublicKey is a PEM block "PUBLIC KEY" (RFC 7468, section 13).
+	PublicKey string `json:"publicKey"`
+}
+
 // An Error is a failure with a hint, as it crosses the socket.
 type Error struct {
 	// Code is the HTTP status; 0 means 400.

@@ -231,6 +231,13 @@ type TLS struct {
 	// Renewed says why this run of the daemon has put another CA in the place
 	// of the one that there was, if so: clients have to trust it anew.
 	Renewed string `json:"renewed,omitempty"`
+	// Expiring says that the CA will expire soon, and what to do: from 60 days ahead.
+	Expiring string `json:"expiring,omitempty"`
+	// Trusted says whether the system's trust store holds the root certificate. Browsers
+	// and Java may have stores of their own.
+	Trusted bool `json:"trusted"`
+	// Dir is the directory that holds the CA.
+	Dir string `json:"dir,omitempty"`
 	Error   string `json:"error,omitempty"`
 }
 

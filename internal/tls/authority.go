@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -153,4 +154,17 @@ func constrained(cert *x509.Certificate, pathLen int) bool {
 		slices.EqualFunc(cert.PermittedIPRanges, loopback(), func(a, b *net.IPNet) bool {
 			return a.IP.Equal(b.IP) && slices.Equal(a.Mask, b.Mask)
 		})
+}
+
+// Bounds returns the domains that a root certificate can be used for, each with all
+// names below it. The error says that it is not constrained as our roots are: such
+// a one could be used for anything, and nobody should trust it for our sake.
+func Bounds(root *x509.Certificate) ([]string, error) {
+	if root.CheckSignatureFrom(root) != nil {
+		return nil, errors.New("it has not signed itself, so it is no root")
+	}
+	if !constrained(root, 1) {
+		return nil, errors.New("it is not constrained to local names")
+	}
+	return slices.Clone(root.PermittedDNSDomains), nil
 }
