@@ -237,8 +237,8 @@ type TLS struct {
 	// and Java may have stores of their own.
 	Trusted bool `json:"trusted"`
 	// Dir is the directory that holds the CA.
-	Dir string `json:"dir,omitempty"`
-	Error   string `json:"error,omitempty"`
+	Dir   string `json:"dir,omitempty"`
+	Error string `json:"error,omitempty"`
 }
 
 // A LogRecord is one line of what the daemon did.
