@@ -1,0 +1,46 @@
+//go:build unix
+
+package invoker
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// Command is a program that runs as the user, for a program that runs as root. It
+// gets the user's ids and home, and of the environment what is not root's own. It
+// has no terminal, into which it could type as root.
+func (u User) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	if !u.Sudo {
+		return cmd
+	}
+	uid, _ := strconv.ParseUint(u.UID, 10, 32) // behind has looked
+	cmd.Dir = "/"
+	cmd.Env = u.environment()
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: uint32(uid), Gid: u.gid, Groups: u.groups},
+		Setsid:     true,
+	}
+	// It may end in order, as after Ctrl-C.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 5 * time.Second
+	return cmd
+}
+
+func (u User) environment() []string {
+	env := []string{
+		"HOME=" + u.Home, "USER=" + u.Name, "LOGNAME=" + u.Name,
+		"XDG_RUNTIME_DIR=/run/user/" + u.UID,
+	}
+	for _, name := range []string{"PATH", "LANG", "LC_ALL", "TZ", "TUNNELD_SOCKET", "JAVA_HOME"} {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
