@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"internal/tls":            {},
 	"internal/tls/truststore": {"atomicfile", "lockfile"},
 	"internal/tls/verifiers":  {},
+	"internal/tls/caenv":      {"atomicfile"},
 	"internal/config":         {"atomicfile", "forward", "nearest"},
 	"internal/localapi":       {"lockfile", "status"},
 
@@ -56,7 +57,7 @@ var mayImport = map[string][]string{
 
 	"cmd/tunneld-helper": {"rootapi", "osdns", "osdns/machine", "version"},
 	"cmd/tunneld":        {"config", "daemon", "demo", "rootapi", "localapi", "statedir", "status", "usage", "version"},
-	"cmd/tunnelctl":      {"atomicfile", "invoker", "localapi", "statedir", "status", "tls", "tls/truststore", "tls/verifiers", "usage", "version"},
+	"cmd/tunnelctl":      {"atomicfile", "invoker", "localapi", "statedir", "status", "tls", "tls/caenv", "tls/truststore", "tls/verifiers", "usage", "version"},
 
 	// For tests only.
 	"internal/await":     {},
