@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -45,6 +46,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		return exitFailed // interrupted: the user knows
+	}
+	if e, ok := errors.AsType[*saidError](err); ok {
+		fmt.Fprint(stderr, e.said)
+		return e.status
 	}
 	ui.fail(err, func(err error) string { return hintFor(cmd, client, err) })
 	switch {
@@ -100,6 +105,7 @@ machine, under names like task-api.local, and shows how they are doing.`,
 		newOpen(ui, client),
 		newLogs(ui, client),
 		newTrust(ui, client),
+		newEnvironment(ui, client),
 		newReload(ui, client),
 		newVersion(ui, client),
 	)

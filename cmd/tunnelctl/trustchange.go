@@ -1,0 +1,419 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/tunneld/tunneld/internal/invoker"
+	"github.com/tunneld/tunneld/internal/localapi"
+	"github.com/tunneld/tunneld/internal/statedir"
+	"github.com/tunneld/tunneld/internal/tls/truststore"
+)
+
+// A trustChange puts a root certificate into the trust stores, or takes it out.
+//
+// Under sudo, what is the user's is done by another tunnelctl that runs as the user:
+// root does not read, write or start anything below a home directory.
+type trustChange struct {
+	*trust
+	who invoker.User
+
+	root   *x509.Certificate // nil: not known, which a removal can do without
+	source string            // of the root: the daemon's state directory
+}
+
+// A trustStep is a step of the plan, and what became of it.
+type trustStep struct {
+	truststore.Step
+	// Changed says that it was done in this call.
+	Changed bool   `json:"changed"`
+	Error   string `json:"error,omitempty"`
+}
+
+// A trustReport is what "trust -o json" prints.
+type trustReport struct {
+	Fingerprint string      `json:"fingerprint,omitempty"`
+	Steps       []trustStep `json:"steps"`
+}
+
+func (c *trustChange) run(ctx context.Context) error {
+	if c.renew && !c.dryRun {
+		if ok, err := c.makeNew(ctx); !ok {
+			return err
+		}
+	}
+	if err := c.findRoot(ctx); err != nil {
+		return err
+	}
+	steps, err := c.plan(ctx)
+	if err != nil {
+		return err
+	}
+	open := 0
+	for _, s := range steps {
+		if !s.Done && s.Blocked == "" {
+			open++
+		}
+	}
+	if *c.format == "" {
+		c.show(steps)
+	}
+	if open > 0 && !c.dryRun {
+		if !c.yes {
+			if ok, err := c.confirmed(); !ok {
+				return err
+			}
+		}
+		steps = c.apply(ctx, steps)
+	}
+	if !c.dryRun {
+		if err := c.followUp(); err != nil {
+			return err
+		}
+	}
+	return c.report(steps)
+}
+
+// makeNew has a new CA made, after it has asked.
+func (c *trustChange) makeNew(ctx context.Context) (bool, error) {
+	if !c.yes {
+		fmt.Fprintln(c.ui.out, "A new CA will be made. Whoever trusts the old one has to trust the new one.")
+		if ok, err := c.confirmed(); !ok {
+			return false, err
+		}
+		c.yes = true
+	}
+	if !c.who.Sudo {
+		err := c.client.RenewCA(ctx)
+		return err == nil, err
+	}
+	_, err := c.asUser(ctx, "trust", "--renew", "--yes", "--only", string(truststore.User), "-o", "json")
+	return err == nil, err
+}
+
+// findRoot asks the daemon for its root certificate. A removal does without if need
+// be: there are receipts.
+func (c *trustChange) findRoot(ctx context.Context) error {
+	r, err := c.daemonRoot(ctx)
+	if err == nil {
+		c.source = r.Dir
+		c.root, err = r.root()
+	}
+	if c.remove {
+		return nil
+	}
+	return err
+}
+
+func (c *trustChange) daemonRoot(ctx context.Context) (r trusted, err error) {
+	if c.who.Sudo {
+		out, err := c.asUser(ctx, "trust", "--pem", "-o", "json")
+		if err != nil {
+			return r, err
+		}
+		return r, json.Unmarshal(out, &r)
+	}
+	text, err := c.client.RootPEM(ctx)
+	if err != nil {
+		return r, err
+	}
+	s, err := c.client.Status(ctx)
+	return trusted{s.TLS, string(text)}, err
+}
+
+// scopes are those that this call is about, and whether they are for this process.
+func (c *trustChange) scopes() []truststore.Scope {
+	var scopes []truststore.Scope
+	for _, scope := range []truststore.Scope{truststore.Machine, truststore.User} {
+		if c.only == "" || c.only == string(scope) {
+			scopes = append(scopes, scope)
+		}
+	}
+	return scopes
+}
+
+func (c *trustChange) stores(scope truststore.Scope) (*truststore.Stores, error) {
+	receipts := machineReceipts(c.who)
+	if scope == truststore.User {
+		dir, err := userTrustDir()
+		if err != nil {
+			return nil, err
+		}
+		receipts = dir
+	}
+	return &truststore.Stores{
+		Scope: scope, Home: c.who.Home, Getenv: os.Getenv, Receipts: receipts,
+		Log: slog.New(slog.NewTextHandler(c.ui.err, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}, nil
+}
+
+// userTrustDir is where a user's receipts are, whatever daemon they have.
+func userTrustDir() (string, error) {
+	dir, err := statedir.DefaultPath()
+	return filepath.Join(dir, "trust"), err
+}
+
+// machineReceipts is where root notes what it has done for a user.
+func machineReceipts(who invoker.User) string {
+	switch runtime.GOOS {
+	case "darwin":
+		return "/Library/Application Support/tunneld/trust/" + who.UID
+	case "windows":
+		return filepath.Join(os.Getenv("ProgramData"), "tunneld", "trust", who.UID)
+	}
+	return "/var/lib/tunneld/trust/" + who.UID
+}
+
+func (c *trustChange) plan(ctx context.Context) ([]trustStep, error) {
+	var steps []trustStep
+	for _, scope := range c.scopes() {
+		if scope == truststore.User && c.who.Sudo {
+			r, err := c.userReport(ctx, "--dry-run")
+			if err != nil {
+				return nil, err
+			}
+			steps = append(steps, r.Steps...)
+			continue
+		}
+		stores, err := c.stores(scope)
+		if err != nil {
+			return nil, err
+		}
+		planned, err := c.planIn(ctx, stores)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range planned {
+			steps = append(steps, trustStep{Step: s})
+		}
+	}
+	return steps, nil
+}
+
+func (c *trustChange) planIn(ctx context.Context, stores *truststore.Stores) ([]truststore.Step, error) {
+	if c.remove {
+		return stores.Removal(ctx, c.root)
+	}
+	return stores.Install(ctx, c.root, c.source)
+}
+
+// apply does what can be done, and goes on after what fails.
+func (c *trustChange) apply(ctx context.Context, steps []trustStep) []trustStep {
+	var after []trustStep
+	for _, s := range steps {
+		if s.Place.Scope == truststore.User && c.who.Sudo {
+			continue
+		}
+		if !s.Done && s.Blocked == "" {
+			if err := c.do(ctx, s.Step); err != nil {
+				s.Error = err.Error()
+			} else {
+				s.Done, s.Changed = true, true
+			}
+		}
+		after = append(after, s)
+	}
+	if c.who.Sudo && c.only != string(truststore.Machine) {
+		r, err := c.userReport(ctx, "--yes")
+		if err != nil {
+			// What it had planned is what has failed.
+			for _, s := range steps {
+				if s.Place.Scope == truststore.User && !s.Done && s.Blocked == "" {
+					s.Error = err.Error()
+					after = append(after, s)
+				}
+			}
+		}
+		after = append(after, r.Steps...)
+	}
+	return after
+}
+
+func (c *trustChange) do(ctx context.Context, s truststore.Step) error {
+	stores, err := c.stores(s.Place.Scope)
+	if err != nil {
+		return err
+	}
+	return stores.Do(ctx, s)
+}
+
+// followUp brings the files of "tunnelctl env" up to date.
+func (c *trustChange) followUp() error {
+	if c.who.Sudo || c.only == string(truststore.Machine) {
+		return nil
+	}
+	env, err := newEnv()
+	if err != nil || !env.Present() {
+		return err
+	}
+	if !c.remove {
+		return env.Refresh(c.root)
+	}
+	if unset := env.Unmake(); len(unset) > 0 {
+		c.ui.hint(`this shell still names files that are gone: eval "$(tunnelctl env --unset)"`)
+	}
+	return env.Remove()
+}
+
+// show prints the plan.
+func (c *trustChange) show(steps []trustStep) {
+	if c.root != nil && !c.remove {
+		fmt.Fprintf(c.ui.out, "%s\n", c.root.Subject.CommonName)
+		fmt.Fprintf(c.ui.out, "  SHA-256 %s\n", truststore.Fingerprint(c.root))
+		fmt.Fprintf(c.ui.out, "  good for names in %s, for addresses of this machine, and for nothing else; until %s\n",
+			strings.Join(c.root.PermittedDNSDomains, ", "), c.root.NotAfter.Format(time.DateOnly))
+	}
+	var rows [][]string
+	for _, s := range steps {
+		verb, note := string(s.Action), s.Place.Readers
+		switch {
+		case s.Done && s.Action == truststore.Add:
+			verb = "is in"
+		case s.Done:
+			verb = "is not in"
+		case s.Blocked != "":
+			verb, note = "cannot "+verb, note+": "+s.Blocked
+		}
+		rows = append(rows, []string{"  " + verb, short(s.Place.Path, c.who.Home), note})
+	}
+	c.ui.table(rows)
+}
+
+// report tells what became of the plan.
+func (c *trustChange) report(steps []trustStep) error {
+	if *c.format != "" {
+		r := trustReport{Steps: steps}
+		if c.root != nil {
+			r.Fingerprint = truststore.Fingerprint(c.root)
+		}
+		if err := c.ui.json(r); err != nil {
+			return err
+		}
+	} else {
+		c.result(steps)
+	}
+	var failed []error
+	hinted := map[string]bool{"": true}
+	for _, s := range steps {
+		if s.Error != "" {
+			failed = append(failed, &localapi.Error{Message: s.Error, Hint: s.Fix})
+		}
+		if s.Done || s.Blocked == "" {
+			continue
+		}
+		if fix := c.fix(s); !hinted[fix] {
+			hinted[fix] = true
+			c.ui.hint(fix)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// result says in a line what was changed.
+func (c *trustChange) result(steps []trustStep) {
+	changed, left := 0, 0
+	for _, s := range steps {
+		switch {
+		case s.Changed:
+			changed++
+		case !s.Done:
+			left++
+		}
+	}
+	done := "in"
+	if c.remove {
+		done = "out"
+	}
+	switch {
+	case c.dryRun:
+		fmt.Fprintln(c.ui.out, "nothing was changed")
+	case len(steps) == 0:
+		fmt.Fprintln(c.ui.out, "nothing to do")
+	case left > 0:
+		fmt.Fprintf(c.ui.out, "%d changed, %d left as %s\n", changed, left, map[bool]string{true: "it is", false: "they are"}[left == 1])
+	case changed > 0:
+		fmt.Fprintf(c.ui.out, "%d changed; all that there is to do is done: tunnelctl trust --check asks the clients\n", changed)
+	default:
+		fmt.Fprintf(c.ui.out, "nothing to do: it is %s everywhere\n", done)
+	}
+}
+
+// fix says what to do about a step that is blocked.
+func (c *trustChange) fix(s trustStep) string {
+	if s.Fix != "" || s.Place.Scope != truststore.Machine || os.Geteuid() == 0 || runtime.GOOS == "windows" {
+		return s.Fix
+	}
+	command := "sudo tunnelctl"
+	if c.client.Socket != "" {
+		command += " --socket " + c.client.Socket
+	}
+	command += " trust"
+	if c.remove {
+		command += " --remove"
+	}
+	return "for what takes root: " + command
+}
+
+// userReport has the user's part planned or done by a tunnelctl that runs as the user.
+func (c *trustChange) userReport(ctx context.Context, how string) (trustReport, error) {
+	args := []string{"trust", how, "--only", string(truststore.User), "-o", "json"}
+	if c.remove {
+		args = append(args, "--remove")
+	}
+	var r trustReport
+	out, err := c.asUser(ctx, args...)
+	if len(out) > 0 {
+		// What failed in part says so itself.
+		if decodeErr := json.Unmarshal(out, &r); decodeErr == nil {
+			return r, nil
+		}
+	}
+	return r, err
+}
+
+// asUser runs this program as the user, and returns what it wrote. What it said to
+// people was said, so its failure is only a status.
+func (c *trustChange) asUser(ctx context.Context, args ...string) ([]byte, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program: %w", err)
+	}
+	if c.client.Socket != "" {
+		args = append([]string{"--socket", c.client.Socket}, args...)
+	}
+	cmd := c.who.Command(ctx, program, args...)
+	var out, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &said
+	err = cmd.Run()
+	if ended, ok := errors.AsType[*exec.ExitError](err); ok && ended.Exited() {
+		return out.Bytes(), &saidError{status: ended.ExitCode(), said: said.String()}
+	}
+	if err != nil {
+		return out.Bytes(), &localapi.Error{
+			Message: fmt.Sprintf("run %s as user %s: %v", program, c.who.Name, err),
+			Hint:    "put tunnelctl where that user can run it, such as /usr/local/bin",
+		}
+	}
+	return out.Bytes(), nil
+}
+
+// A saidError is the failure of another tunnelctl, with all that it said about it.
+type saidError struct {
+	status int
+	said   string
+}
+
+func (e *saidError) Error() string {
+	return strings.TrimPrefix(strings.TrimSpace(e.said), "tunnelctl: error: ")
+}
