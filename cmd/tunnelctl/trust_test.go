@@ -1,0 +1,137 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tunneld/tunneld/internal/localapi"
+	"github.com/tunneld/tunneld/internal/status"
+	localtls "github.com/tunneld/tunneld/internal/tls"
+)
+
+// serve is a daemon that hands out this root certificate; it returns its socket.
+func serve(t *testing.T, root []byte) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := localapi.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &localapi.Server{
+		Status:  func() status.Status { return status.Status{TLS: status.TLS{Dir: "/state"}} },
+		RootPEM: func() ([]byte, error) { return root, nil },
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return path
+}
+
+// unconstrained is a root that could be used for anything.
+func unconstrained(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "tunneld local root"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, MaxPathLen: 1, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// A daemon, or whoever speaks for it, cannot have anything trusted but what is
+// constrained.
+func TestOnlyAConstrainedRootIsTrusted(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	t.Setenv("XDG_STATE_HOME", "")
+	ca, err := localtls.Load(t.TempDir(), "local")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name, err string
+		root      []byte
+	}{
+		{name: "ours", root: ca.RootPEM()},
+		{name: "unconstrained", root: unconstrained(t), err: "must not be trusted: it is not constrained to local names"},
+		{name: "rubbish", root: []byte("-----BEGIN"), err: "is not in PEM"},
+		{name: "no certificate", root: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")}), err: "read the daemon's root certificate"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			socket := serve(t, tt.root)
+			for _, command := range []string{"trust --dry-run --only user", "env"} {
+				var stdout, stderr bytes.Buffer
+				got := run(t.Context(), append([]string{"--socket", socket}, strings.Fields(command)...), &stdout, &stderr)
+				if (got != 0) != (tt.err != "") || !strings.Contains(stderr.String(), tt.err) {
+					t.Errorf("%s: exit status %d; want the error %q\n%s%s", command, got, tt.err, &stdout, &stderr)
+				}
+			}
+		})
+	}
+}
+
+// Nobody is asked where there is no terminal, and then nothing is done.
+func TestTrustWithoutTerminal(t *testing.T) {
+	trust := &trust{ui: &ui{out: new(bytes.Buffer)}, in: strings.NewReader("y\n")}
+	if ok, err := trust.confirmed(); ok || err == nil {
+		t.Errorf("confirmed: %v, %v", ok, err)
+	}
+}
+
+func TestQuoting(t *testing.T) {
+	values := []string{"/plain", "/with blank", `/it's`, "/$HOME `id` \\ \"x\"", "/two\nlines", `C:\Users\it's`, `/\'`}
+	tests := []struct{ shell, program string }{
+		{"sh", "sh"},
+		{"sh", "bash"},
+		{"sh", "zsh"},
+		{"fish", "fish"},
+		{"powershell", "pwsh"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.program, func(t *testing.T) {
+			program, err := exec.LookPath(tt.program)
+			if err != nil {
+				t.Skipf("there is no %s", tt.program)
+			}
+			for _, value := range values {
+				out, err := exec.CommandContext(t.Context(), program, "-c", "printf %s "+syntaxes[tt.shell].quote(value)).Output()
+				if err != nil || string(out) != value {
+					t.Errorf("%q arrives as %q, %v", value, out, err)
+				}
+			}
+		})
+	}
+	// PowerShell doubles the quote, and takes all else as it stands.
+	if got := syntaxes["powershell"].quote(`it's $x`); got != `'it''s $x'` {
+		t.Errorf("powershell: %s", got)
+	}
+	if got := syntaxes["fish"].quote(`\'`); got != `'\\\''` {
+		t.Errorf("fish: %s", got)
+	}
+}
