@@ -21,6 +21,7 @@ var mayImport = map[string][]string{
 	"internal/atomicfile": {},
 	"internal/invoker":    {},
 	"internal/lockfile":   {},
+	"internal/sockdiag":   {},
 	"internal/version":    {"status"},
 	"internal/usage":      {"nearest"},
 	"internal/logring":    {"status"},
@@ -28,7 +29,7 @@ var mayImport = map[string][]string{
 
 	// The waist: north of forward.Backends everything speaks connections and
 	// names, south of it everything speaks Kubernetes.
-	"internal/forward":        {"status"},
+	"internal/forward":        {"sockdiag", "status"},
 	"internal/portforward":    {},
 	"internal/kube":           {"forward", "nearest", "portforward", "status"},
 	"internal/gateway":        {"forward", "status", "tls"},
@@ -51,7 +52,7 @@ var mayImport = map[string][]string{
 	"internal/osdns/survey":      {"osdns/dnsmasqconf", "osdns/machine"},
 
 	// Only the daemon knows them all.
-	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "rootapi", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "osdns/survey", "statedir", "status", "tls", "tls/truststore"},
+	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "rootapi", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "osdns/survey", "sockdiag", "statedir", "status", "tls", "tls/truststore"},
 
 	"internal/demo": {}, // but for what is inside of it
 

@@ -28,12 +28,22 @@ type Config struct {
 	// Hold is how long a new connection waits for a back end.
 	Hold     time.Duration
 	Contexts Contexts
+	Access   Access
 	// Forwards are in the order of the file.
 	Forwards []Forward
 	// Absent is set by Load if there is no file, or no text in it: what a save
 	// that failed leaves behind.
 	Absent bool
 }
+
+// Access is whom connections are taken from, of the users of this machine.
+type Access string
+
+const (
+	Everyone Access = "everyone" // the default
+	// Me is the daemon's user, and root.
+	Me Access = "me"
+)
 
 // DNS configures the responder. Port 0 means any free port.
 type DNS struct {
@@ -92,6 +102,7 @@ func Default() *Config {
 		Gateway:   Gateway{HTTP: 80, HTTPS: 443},
 		Hold:      30 * time.Second,
 		Contexts:  Contexts{Deny: []string{"prod", "prod-*", "*-prod", "*-prod-*", "*production*"}},
+		Access:    Everyone,
 	}
 }
 

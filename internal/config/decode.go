@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -177,7 +178,7 @@ func (d *decoder) document() {
 		}
 	}
 	fields, ok := d.fields(d.root, at, "the file",
-		"version", "domain", "addresses", "dns", "gateway", "hold", "contexts", "forwards")
+		"version", "domain", "addresses", "dns", "gateway", "hold", "contexts", "access", "forwards")
 	switch f, there := fields["version"]; {
 	case there:
 		d.number(f, "version", 1, 1)
@@ -207,6 +208,9 @@ func (d *decoder) document() {
 		if f, ok := in["deny"]; ok {
 			d.deny(f)
 		}
+	}
+	if f, ok := fields["access"]; ok {
+		d.access(f)
 	}
 	if f, ok := fields["forwards"]; ok {
 		d.forwards(f)
@@ -296,6 +300,21 @@ func (d *decoder) hold(f field) {
 		return
 	}
 	d.c.Hold = hold
+}
+
+func (d *decoder) access(f field) {
+	s, ok := d.text(f, "access")
+	if !ok {
+		return
+	}
+	switch a := Access(s); {
+	case a != Everyone && a != Me:
+		d.fail(f.pos, "access %q is not known: write %s or %s", s, Everyone, Me)
+	case a == Me && runtime.GOOS != "linux":
+		d.fail(f.pos, "access: %s takes Linux: this system does not tell whose a connection is", Me)
+	default:
+		d.c.Access = a
+	}
 }
 
 func (d *decoder) deny(f field) {

@@ -77,6 +77,7 @@ func TestParse(t *testing.T) {
 		{"gateway", "version: 1\ngateway:\n  http: 8080", with(func(c *config.Config) { c.Gateway.HTTP = 8080 })},
 		{"gateway on any ports", "version: 1\ngateway: {http: 0, https: 0}", with(func(c *config.Config) { c.Gateway = config.Gateway{} })},
 		{"hold", "version: 1\nhold: 1m30s", with(func(c *config.Config) { c.Hold = 90 * time.Second })},
+		{"access", "version: 1\naccess: everyone", with(func(*config.Config) {})},
 		{"no hold", "version: 1\nhold: 0s", with(func(c *config.Config) { c.Hold = 0 })},
 		{"contexts", "version: 1\ncontexts:\n  deny:\n  - \"*live*\"\n  - '[a-c]'", with(func(c *config.Config) { c.Contexts.Deny = []string{"*live*", "[a-c]"} })},
 		{"no context is denied", "version: 1\ncontexts: {deny: []}", with(func(c *config.Config) { c.Contexts.Deny = []string{} })},
@@ -206,6 +207,7 @@ func TestParseErrors(t *testing.T) {
 		{"gateway port too large", "version: 1\ngateway: {http: 65536}\n", `2:17: gateway.http must be a number from 0 to 65535, not 65536`},
 		{"gateway port that may be octal", "version: 1\ngateway: {http: 080}\n", `2:17: gateway.http must be a number from 0 to 65535, not "080"`},
 		{"gateway port in octal", "version: 1\ngateway: {http: 010}\n", `2:17: gateway.http must be a number from 0 to 65535, not 010`},
+		{"access of somebody", "version: 1\naccess: alice\n", `2:9: access "alice" is not known: write everyone or me`},
 		{"hold without a unit", "version: 1\nhold: 30\n", `2:7: hold must be a duration from 0s to 10m, such as 30s: a number needs a unit`},
 		{"hold too long", "version: 1\nhold: 11m\n", `2:7: hold must be a duration from 0s to 10m, such as 30s, not "11m"`},
 		{"hold below zero", "version: 1\nhold: -1s\n", `2:7: hold must be a duration from 0s to 10m, such as 30s, not "-1s"`},
@@ -251,7 +253,7 @@ func TestParseErrors(t *testing.T) {
 		{"http before bad ports", item("#", "http: web\n  ports: [80, -]"), `8:15: a port must be a number from 1 to 65535 or a port's name, not "-"`},
 		{"allowProduction that is no boolean", item("#", "allowProduction: 1"), `7:20: allowProduction must be true or false`},
 		{"characters of several bytes count once", "version: 1\nforwards: [{context: größe→😀, x: 1}]\n", `2:31: unknown key "x" in a forward, which has the keys name, target, namespace, context, kubeconfig, ports, http and allowProduction`},
-		{"a byte order mark does not count", "\ufeffx: 1\n", `1:1: unknown key "x" in the file, which has the keys version, domain, addresses, dns, gateway, hold, contexts and forwards`},
+		{"a byte order mark does not count", "\ufeffx: 1\n", `1:1: unknown key "x" in the file, which has the keys version, domain, addresses, dns, gateway, hold, contexts, access and forwards`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -28,6 +28,7 @@ const (
 // or the machine does not have the address. It may be used concurrently.
 type binder struct {
 	helper Helper // nil: none
+	gate   *gate  // nil: everybody is let in
 	// listen is net.Listen where it is nil.
 	listen func(at netip.AddrPort) (net.Listener, error)
 
@@ -44,6 +45,14 @@ type bindFailure struct {
 // bind listens on a port. Its error is the system's, and says what the helper could
 // not do about it.
 func (b *binder) bind(at netip.AddrPort) (net.Listener, error) {
+	l, err := b.open(at)
+	if err != nil || b.gate == nil {
+		return l, err
+	}
+	return b.gate.before(l), nil
+}
+
+func (b *binder) open(at netip.AddrPort) (net.Listener, error) {
 	l, err := b.tcp(at)
 	if err == nil || b.helper == nil || !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.Is(err, os.ErrPermission) {
 		return l, err

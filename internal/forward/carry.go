@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/sockdiag"
 )
 
 // afterEOF is how long a client may go on sending after the pod has ended its
@@ -138,7 +140,7 @@ func (t *transfer) holdEnd() (gone bool) {
 	end := time.NewTimer(t.hold)
 	defer end.Stop()
 	for pause := firstLook; ; pause = min(2*pause, lastLook) {
-		if isGone(client) {
+		if peer, err := sockdiag.Of(client); err == nil && !peer.Owned {
 			return true
 		}
 		if !t.owed.Load() && pause > firstLook { // a socket that is being closed takes a second look
