@@ -5,7 +5,7 @@
 GO ?= go
 BIN := $(CURDIR)/bin
 
-.PHONY: build test conformance names e2e bench demo lint soak fuzz clean
+.PHONY: build test conformance verifiers names e2e bench demo lint soak fuzz clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/...
@@ -19,6 +19,11 @@ test:
 # which have to be installed.
 conformance:
 	$(GO) test -tags conformance -count=1 -v ./test/dns
+
+# What others' TLS clients accept of what a thief of the CA's key can sign: curl,
+# OpenSSL, Python, Node, GnuTLS, NSS and Java, which have to be installed.
+verifiers:
+	$(GO) test -tags verifiers -count=1 -v ./test/verifiers
 
 # Names on whole systems, in containers: as root on Debian. The first time, the
 # systems are fetched.
@@ -39,7 +44,7 @@ bench: build
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted"; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags e2e,conformance,names ./test/...
+	$(GO) vet -tags e2e,conformance,verifiers,names ./test/...
 	GOOS=darwin $(GO) vet ./...
 	GOOS=windows $(GO) vet ./...
 	$(GO) tool staticcheck ./...
