@@ -103,6 +103,7 @@ func run(t *testing.T, cmd *exec.Cmd) string {
 func version(name string, args ...string) func(*testing.T) string {
 	return func(t *testing.T) string {
 		line, _, _ := strings.Cut(run(t, command(t, t.TempDir(), name, args...)), "\n")
+		line, _, _ = strings.Cut(line, " zlib/") // curl names all its libraries
 		return strings.TrimSpace(line)
 	}
 }
@@ -204,17 +205,25 @@ func nssVersion(t *testing.T) string {
 // nssClient is NSS's own client. It compares the host with the name that it is
 // told to send.
 func nssClient(t *testing.T, a asking) *exec.Cmd {
-	store := "sql:" + filepath.Join(a.home, "nssdb")
-	if err := os.Mkdir(filepath.Join(a.home, "nssdb"), 0o700); err == nil {
-		run(t, command(t, a.home, "certutil", "-N", "-d", store, "--empty-password"))
-		run(t, command(t, a.home, "certutil", "-A", "-d", store, "-n", "root", "-t", "C,,", "-i", a.roots))
-	}
+	store := nssStore(t, a.home, a.roots, "C,,")
 	// With a request it ends by itself when it has the reply.
 	request := filepath.Join(a.home, "request")
 	if err := os.WriteFile(request, []byte("GET / HTTP/1.0\r\n\r\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return command(t, a.home, "tstclnt", "-h", "127.0.0.1", "-p", strconv.Itoa(a.port), "-d", store, "-a", a.host, "-A", request)
+}
+
+// nssStore is a database in home that trusts a root for these uses; it is made
+// once.
+func nssStore(t *testing.T, home, root, trust string) string {
+	t.Helper()
+	dir := filepath.Join(home, "nssdb")
+	if err := os.Mkdir(dir, 0o700); err == nil {
+		run(t, command(t, home, "certutil", "-N", "-d", "sql:"+dir, "--empty-password"))
+		run(t, command(t, home, "certutil", "-A", "-d", "sql:"+dir, "-n", "root", "-t", trust, "-i", root))
+	}
+	return "sql:" + dir
 }
 
 // program runs one program that answers all questions: it reads lines of port
@@ -267,9 +276,21 @@ func nodeJudge(t *testing.T, home, roots string) *exec.Cmd {
 }
 
 func javaJudge(t *testing.T, home, roots string) *exec.Cmd {
-	store := filepath.Join(home, "trust.p12")
 	run(t, command(t, home, "javac", "-d", home, testdata(t, "Judge.java")))
-	run(t, command(t, home, "keytool", "-importcert", "-noprompt", "-alias", "root", "-file", roots,
+	return javaWith(t, home, javaStore(t, home, roots), "Judge")
+}
+
+// javaStore is a key store in home that trusts a root.
+func javaStore(t *testing.T, home, root string) string {
+	t.Helper()
+	store := filepath.Join(home, "trust.p12")
+	run(t, command(t, home, "keytool", "-importcert", "-noprompt", "-alias", "root", "-file", root,
 		"-keystore", store, "-storetype", "PKCS12", "-storepass", "changeit"))
-	return command(t, home, "java", "-Djavax.net.ssl.trustStore="+store, "-Djavax.net.ssl.trustStorePassword=changeit", "-cp", home, "Judge")
+	return store
+}
+
+// javaWith is a class that was compiled into home, and trusts what the store does.
+func javaWith(t *testing.T, home, store, class string, args ...string) *exec.Cmd {
+	return command(t, home, "java", append([]string{"-Djavax.net.ssl.trustStore=" + store,
+		"-Djavax.net.ssl.trustStorePassword=changeit", "-cp", home, class}, args...)...)
 }
