@@ -21,7 +21,7 @@ conformance:
 	$(GO) test -tags conformance -count=1 -v ./test/dns
 
 # What others' TLS clients accept of what a thief of the CA's key can sign: curl,
-# OpenSSL, Python, Node, GnuTLS, NSS and Java, which have to be installed.
+# OpenSSL, Python, Node, GnuTLS, NSS, Java and Chromium, which have to be installed.
 verifiers:
 	$(GO) test -tags verifiers -count=1 -v ./test/verifiers
 

@@ -58,6 +58,7 @@ func clients() []client {
 		{"GnuTLS", version("gnutls-cli", "--version"), each(gnutlsClient, 1)},
 		{"NSS", nssVersion, each(nssClient, 254)},
 		{"Java", version("java", "--version"), program(javaJudge)},
+		{"Chromium", version("chromium", "--version"), judgeChromium},
 	}
 }
 
@@ -102,7 +103,11 @@ func run(t *testing.T, cmd *exec.Cmd) string {
 // version is the first line that a program says of itself.
 func version(name string, args ...string) func(*testing.T) string {
 	return func(t *testing.T) string {
-		line, _, _ := strings.Cut(run(t, command(t, t.TempDir(), name, args...)), "\n")
+		out, err := command(t, t.TempDir(), name, args...).Output()
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		line, _, _ := strings.Cut(string(out), "\n")
 		line, _, _ = strings.Cut(line, " zlib/") // curl names all its libraries
 		return strings.TrimSpace(line)
 	}
@@ -245,8 +250,13 @@ func program(start func(t *testing.T, home, roots string) *exec.Cmd) func(*testi
 		if err != nil {
 			t.Fatalf("%v: %v\n%s%s", cmd.Args, err, text, &stderr)
 		}
+		// Around the answers, a browser prints the rest of its page.
+		answers := string(text)
+		if _, within, ok := strings.Cut(answers, pageBegin); ok {
+			answers, _, _ = strings.Cut(within, pageEnd)
+		}
 		out := make(map[int]said)
-		for line := range strings.Lines(string(text)) {
+		for line := range strings.Lines(answers) {
 			fields := strings.SplitN(strings.TrimSpace(line), " ", 3)
 			port, err := strconv.Atoi(fields[0])
 			if err != nil || len(fields) < 2 || fields[1] != accepts && fields[1] != refuses {
