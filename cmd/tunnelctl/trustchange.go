@@ -132,8 +132,12 @@ func (c *trustChange) daemonRoot(ctx context.Context) (r trusted, err error) {
 	return trusted{s.TLS, string(text)}, err
 }
 
-// scopes are those that this call is about, and whether they are for this process.
+// scopes are those that this call is about. On macOS and Windows every program reads
+// the user's store, so the machine's is only for who asks for it.
 func (c *trustChange) scopes() []truststore.Scope {
+	if c.only == "" && !c.remove && runtime.GOOS != "linux" && os.Geteuid() != 0 {
+		return []truststore.Scope{truststore.User}
+	}
 	var scopes []truststore.Scope
 	for _, scope := range []truststore.Scope{truststore.Machine, truststore.User} {
 		if c.only == "" || c.only == string(scope) {
@@ -170,7 +174,8 @@ func machineReceipts(who invoker.User) string {
 	case "darwin":
 		return "/Library/Application Support/tunneld/trust/" + who.UID
 	case "windows":
-		return filepath.Join(os.Getenv("ProgramData"), "tunneld", "trust", who.UID)
+		// Not ProgramData, where anybody may make a directory.
+		return filepath.Join(os.Getenv("ProgramFiles"), "tunneld", "trust", who.UID)
 	}
 	return "/var/lib/tunneld/trust/" + who.UID
 }
