@@ -20,6 +20,7 @@ var mayImport = map[string][]string{
 	"internal/nearest":    {},
 	"internal/atomicfile": {},
 	"internal/invoker":    {},
+	"internal/suffix":     {},
 	"internal/lockfile":   {},
 	"internal/sockdiag":   {},
 	"internal/version":    {"status"},
@@ -38,11 +39,11 @@ var mayImport = map[string][]string{
 	"internal/lookup":         {"osdns/machine"},
 	"internal/rootapi":        {"osdns"},
 	"internal/claim":          {"rootapi", "osdns"},
-	"internal/tls":            {},
+	"internal/tls":            {"suffix"},
 	"internal/tls/truststore": {"atomicfile", "lockfile"},
 	"internal/tls/verifiers":  {},
 	"internal/tls/caenv":      {"atomicfile"},
-	"internal/config":         {"atomicfile", "forward", "nearest"},
+	"internal/config":         {"atomicfile", "forward", "nearest", "suffix"},
 	"internal/localapi":       {"lockfile", "status"},
 
 	// What osdns is made of. None of it knows what a claim is.

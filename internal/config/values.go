@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/tunneld/tunneld/internal/nearest"
+	"github.com/tunneld/tunneld/internal/suffix"
 )
 
 // isLabel reports whether s is an RFC 1123 label as Kubernetes wants them, in
@@ -70,6 +71,10 @@ func checkDomain(s string) string {
 	// refuse it (URL Standard, "ends in a number").
 	if strings.Trim(labels[len(labels)-1], "0123456789") == "" {
 		return "must not end in a number"
+	}
+	// The local CA could speak for all of it.
+	if suffix.Public(s) {
+		return fmt.Sprintf("is a public suffix, below which strangers have their names, so no CA of this machine may be for all of it: use a name below it that is yours, such as dev.example.%s, or local", s)
 	}
 	return ""
 }
