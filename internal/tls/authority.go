@@ -23,6 +23,9 @@ const (
 	// backdate is how far in the past a certificate's life begins, so that a
 	// client whose clock is behind, such as a virtual machine's, accepts it.
 	backdate = time.Hour
+	// lead is how long before its end an authority is replaced, so that a client
+	// whose clock is ahead is shown none that has expired.
+	lead = time.Hour
 )
 
 // An authority is what signs: a root that clients trust, an intermediate that
@@ -136,13 +139,28 @@ func (a authority) unusable(domain string, now time.Time) string {
 		!slices.Equal(a.root.PermittedDNSDomains, a.intermediate.PermittedDNSDomains):
 		return "it is not constrained to local names"
 	}
-	if end := earlier(a.root.NotAfter, a.intermediate.NotAfter); now.After(end) {
-		return "it expired on " + end.Format(time.DateOnly)
+	if why := a.over(now); why != "" {
+		return why
 	}
 	if domain = normal(domain); domain != "" && !covers(a.root.PermittedDNSDomains, domain) {
 		return fmt.Sprintf("it does not permit the domain %s", domain)
 	}
 	return ""
+}
+
+// end is when the authority expires.
+func (a authority) end() time.Time { return earlier(a.root.NotAfter, a.intermediate.NotAfter) }
+
+// over says that the authority's life is over, or about to be; empty if it is not.
+func (a authority) over(now time.Time) string {
+	switch end := a.end(); {
+	case now.Before(end.Add(-lead)):
+		return ""
+	case now.After(end):
+		return "it expired on " + end.Format(time.DateOnly)
+	default:
+		return "it was about to expire, on " + end.Format(time.DateOnly)
+	}
 }
 
 // constrained reports whether cert is a CA certificate with constraints as

@@ -112,6 +112,10 @@ func TestPermittedDomains(t *testing.T) {
 		{domain: "a.b.localhost"},
 		{domain: "home.arpa", want: []string{"home.arpa"}},
 		{domain: "Dev.Example.COM.", want: []string{"dev.example.com"}},
+		{domain: "foo.dev", want: []string{"foo.dev"}},
+		{domain: "Dev.", err: true},
+		{domain: "co.uk", err: true},
+		{domain: "github.io", err: true},
 		{domain: "evillocal", want: []string{"evillocal"}},
 		{domain: ".", err: false},
 		{domain: "..", err: true},
@@ -348,7 +352,7 @@ func selfMade(change func(*x509.Certificate)) func(*testing.T, string) {
 				t.Fatal(err)
 			}
 			template := &x509.Certificate{
-				SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+				SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 				KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
 				MaxPathLen: ca.pathLen, MaxPathLenZero: ca.pathLen == 0,
 			}

@@ -29,10 +29,8 @@ const (
 // may have left. Where that is no authority it says why in unusable; err is
 // for what must not be answered by writing a new one.
 func read(dir string) (a authority, unusable string, err error) {
-	for _, name := range []string{keyFile, intermediateFile, rootFile} {
-		if err := remove(dir, name+partial); err != nil {
-			return authority{}, "", err
-		}
+	if err := removePartial(dir); err != nil {
+		return authority{}, "", err
 	}
 	var data [3][]byte
 	var missing string
@@ -86,45 +84,69 @@ func readFile(path string, secret bool) ([]byte, error) {
 
 // write replaces the authority in dir. At no time does dir hold two keys, and
 // wherever it is interrupted, the next read finds a whole authority or none:
-// the old key goes first, the new one comes last.
+// the old key goes first, the new one comes last. What is likely to fail, for want
+// of space or of rights, does so before that, and leaves what was there.
 func write(dir string, a authority) error {
 	key, err := x509.MarshalPKCS8PrivateKey(a.key)
 	if err != nil {
 		return err
 	}
-	if err := remove(dir, keyFile); err != nil {
-		return err
+	err = removePartial(dir)
+	if err == nil {
+		err = prepare(dir, rootFile, 0o644, &pem.Block{Type: "CERTIFICATE", Bytes: a.root.Raw})
 	}
-	if err := writeFile(dir, rootFile, 0o644, &pem.Block{Type: "CERTIFICATE", Bytes: a.root.Raw}); err != nil {
-		return err
+	if err == nil {
+		err = prepare(dir, intermediateFile, 0o644, &pem.Block{Type: "CERTIFICATE", Bytes: a.intermediate.Raw})
 	}
-	if err := writeFile(dir, intermediateFile, 0o644, &pem.Block{Type: "CERTIFICATE", Bytes: a.intermediate.Raw}); err != nil {
-		return err
+	if err == nil {
+		err = remove(dir, keyFile)
 	}
-	return writeFile(dir, keyFile, 0o600, &pem.Block{Type: "PRIVATE KEY", Bytes: key})
+	if err == nil {
+		err = place(dir, rootFile)
+	}
+	if err == nil {
+		err = place(dir, intermediateFile)
+	}
+	if err == nil {
+		err = prepare(dir, keyFile, 0o600, &pem.Block{Type: "PRIVATE KEY", Bytes: key})
+	}
+	if err == nil {
+		err = place(dir, keyFile)
+	}
+	if err != nil {
+		return errors.Join(err, removePartial(dir))
+	}
+	return nil
 }
 
-// writeFile puts the block into the file at once: a reader, and a crash, see
-// the old file or the new one.
-func writeFile(dir, name string, mode fs.FileMode, block *pem.Block) (err error) {
-	path := filepath.Join(dir, name)
-	f, err := os.OpenFile(path+partial, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+// removePartial removes what an interrupted write may have left.
+func removePartial(dir string) error {
+	for _, name := range []string{keyFile, intermediateFile, rootFile} {
+		if err := remove(dir, name+partial); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prepare writes the block beside the file that it is for. The name must be free.
+func prepare(dir, name string, mode fs.FileMode, block *pem.Block) error {
+	f, err := os.OpenFile(filepath.Join(dir, name+partial), os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, remove(dir, name+partial))
-		}
-	}()
 	err = pem.Encode(f, block)
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(path+partial, path); err != nil {
+	return errors.Join(err, f.Close())
+}
+
+// place puts what was prepared into its place at once: a reader, and a crash, see
+// the old file or the new one.
+func place(dir, name string) error {
+	path := filepath.Join(dir, name)
+	if err := os.Rename(path+partial, path); err != nil {
 		return err
 	}
 	return syncDir(dir)

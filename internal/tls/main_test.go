@@ -1,6 +1,7 @@
 package tls_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/x509"
@@ -34,8 +35,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// replaceForEver replaces the CA in dir again and again, and writes a line
-// for each.
+// replaceForEver replaces the CA in dir again and again, at a start and while it is
+// in use, and writes a line for each.
 func replaceForEver(dir string) {
 	for i := 0; ; i++ {
 		ca, err := localtls.Load(dir, []string{"a.example", "b.example"}[i%2])
@@ -44,6 +45,11 @@ func replaceForEver(dir string) {
 			os.Exit(1)
 		}
 		fmt.Println(ca.Created)
+		if err := ca.Renew(context.Background(), "asked for"); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println("does not permit")
 	}
 }
 
