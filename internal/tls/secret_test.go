@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -27,7 +28,7 @@ func secrets(t *testing.T, a authority) []string {
 		numbers = append(numbers, fmt.Sprint(b))
 	}
 	return []string{
-		string(d), hex.EncodeToString(d), strings.ToUpper(hex.EncodeToString(d)), a.key.D.String(),
+		string(d), hex.EncodeToString(d), strings.ToUpper(hex.EncodeToString(d)), new(big.Int).SetBytes(d).String(),
 		base64.RawStdEncoding.EncodeToString(d)[:40], base64.RawURLEncoding.EncodeToString(d)[:40], strings.Join(numbers, " "),
 		"PRIVATE KEY",
 	}
