@@ -68,7 +68,7 @@ Adding the same forward again changes nothing.`,
 				return err
 			}
 		} else {
-			ui.added(answer, namesHint(all.DNS, answer.Forward))
+			ui.added(answer, namesHint(all.DNS, answer.Forward), trustHint(all.TLS, answer.Forward))
 		}
 		if *wait {
 			return notReady(f, *timeout)
@@ -93,7 +93,7 @@ func waiting(cmd *cobra.Command, what string) (wait *bool, timeout *time.Duratio
 	return wait, timeout
 }
 
-func (u *ui) added(a localapi.AddResponse, namesHint string) {
+func (u *ui) added(a localapi.AddResponse, hints ...string) {
 	u.forward(a.Forward)
 	if a.Note != "" {
 		fmt.Fprintf(u.out, "  note: %s\n", a.Note)
@@ -102,8 +102,10 @@ func (u *ui) added(a localapi.AddResponse, namesHint string) {
 		fmt.Fprintln(u.out, "  note: it was there already; nothing was changed")
 	}
 	fmt.Fprintln(u.out, status.DevOnly)
-	if namesHint != "" {
-		u.hint(namesHint)
+	for _, hint := range hints {
+		if hint != "" {
+			u.hint(hint)
+		}
 	}
 }
 

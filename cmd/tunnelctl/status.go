@@ -118,16 +118,12 @@ func (u *ui) status(s status.Status, named bool) {
 		{"configuration", s.Config.Unwatched},
 		{"DNS error", s.DNS.Error},
 		{"names", s.DNS.Problem},
-		{"TLS error", s.TLS.Error},
 	} {
 		if problem.text != "" {
 			fmt.Fprintf(u.out, "%s: %s\n", problem.what, problem.text)
 		}
 	}
-	if s.TLS.Renewed != "" {
-		fmt.Fprintf(u.out, "TLS: the local CA is a new one, so clients have to trust it anew (the old one could not be used: %s)\n", s.TLS.Renewed)
-		fmt.Fprintln(u.out, "  hint: tunnelctl trust --pem")
-	}
+	u.trust(s.TLS, len(s.Forwards) > 0)
 	for _, c := range s.Clusters {
 		if c.State != status.Ready && !named {
 			fmt.Fprintf(u.out, "context %s%s  %s  %s\n", c.Context, ofFile(c.Kubeconfig), c.State, c.Cause)
@@ -143,6 +139,40 @@ func (u *ui) status(s status.Status, named bool) {
 	if len(s.Forwards) == 0 {
 		u.note("nothing is forwarded yet: tunnelctl add SERVICE")
 	}
+}
+
+// trust prints what has to be done about the CA: one hint at most, and none where
+// there is nothing that it is of use for.
+func (u *ui) trust(s status.TLS, forwards bool) {
+	if s.Expiring != "" {
+		fmt.Fprintf(u.out, "TLS: %s\n", s.Expiring)
+	}
+	switch {
+	case s.Error != "":
+		fmt.Fprintf(u.out, "TLS error: %s\n", s.Error)
+		if s.Hint != "" {
+			fmt.Fprintf(u.out, "  hint: %s\n", s.Hint)
+		}
+	case s.Renewed != "" && !s.Trusted:
+		fmt.Fprintf(u.out, "TLS: the local CA is a new one, so clients have to trust it anew (the old one: %s)\n", s.Renewed)
+		fmt.Fprintln(u.out, "  hint: tunnelctl trust")
+	case s.Hint != "" && forwards:
+		fmt.Fprintf(u.out, "https: %s\n", s.Hint)
+	}
+}
+
+// trustHint says why browsers warn of a forward's URL; empty if they do not, or it is
+// not known.
+func trustHint(s status.TLS, f status.Forward) string {
+	switch {
+	case !strings.HasPrefix(f.URL, "https:"):
+		return ""
+	case s.Error != "":
+		return "https: " + s.Error
+	case s.Hint != "":
+		return "https: " + s.Hint
+	}
+	return ""
 }
 
 // ofFile says which kubeconfig a context is of, where that is not the default

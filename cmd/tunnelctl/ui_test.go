@@ -46,8 +46,34 @@ func TestStatusText(t *testing.T) {
 			name:   "a CA that has to be trusted anew",
 			report: status.Status{TLS: status.TLS{Renewed: "it expired"}},
 			named:  true,
-			want: "TLS: the local CA is a new one, so clients have to trust it anew (the old one could not be used: it expired)\n" +
-				"  hint: tunnelctl trust --pem\n",
+			want: "TLS: the local CA is a new one, so clients have to trust it anew (the old one: it expired)\n" +
+				"  hint: tunnelctl trust\n",
+		},
+		{
+			name:   "a CA that has been trusted anew",
+			report: status.Status{TLS: status.TLS{Renewed: "it expired", Trusted: true}},
+			want:   head,
+		},
+		{
+			name:   "a CA that is not trusted, once for all forwards",
+			report: status.Status{TLS: status.TLS{Hint: "not yet"}, Forwards: []status.Forward{{Name: "a"}, {Name: "b"}}},
+			want:   head + "https: not yet\n\na    \n\nb    \n",
+		},
+		{
+			name:   "a CA that is not trusted, and nothing that it would be for",
+			report: status.Status{TLS: status.TLS{Hint: "not yet"}},
+			want:   head,
+		},
+		{
+			name:   "a CA that expires soon, and is not trusted",
+			report: status.Status{TLS: status.TLS{Hint: "not yet", Expiring: "soon"}, Forwards: []status.Forward{{Name: "a"}}},
+			want:   head + "TLS: soon\nhttps: not yet\n\na    \n",
+		},
+		{
+			name:   "no CA",
+			report: status.Status{TLS: status.TLS{Error: "damaged", Hint: "mend it"}},
+			named:  true,
+			want:   "TLS error: damaged\n  hint: mend it\n",
 		},
 	}
 	pod := func(i int) status.Pod {
@@ -84,6 +110,29 @@ func TestStatusText(t *testing.T) {
 			(&ui{out: &out, err: io.Discard}).status(tt.report, tt.named)
 			if diff := cmp.Diff(tt.want, out.String()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestTrustHint(t *testing.T) {
+	secure, raw := status.Forward{URL: "https://a.local"}, status.Forward{}
+	tests := []struct {
+		name    string
+		tls     status.TLS
+		forward status.Forward
+		want    string
+	}{
+		{"not trusted", status.TLS{Hint: "not yet"}, secure, "https: not yet"},
+		{"not trusted, without HTTPS", status.TLS{Hint: "not yet"}, raw, ""},
+		{"plain HTTP only", status.TLS{Hint: "not yet"}, status.Forward{URL: "http://a.local"}, ""},
+		{"trusted, or not known", status.TLS{}, secure, ""},
+		{"of no use", status.TLS{Error: "too early", Hint: "set the clock"}, secure, "https: too early"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := trustHint(tt.tls, tt.forward); got != tt.want {
+				t.Errorf("%q; want %q", got, tt.want)
 			}
 		})
 	}

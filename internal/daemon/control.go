@@ -37,6 +37,8 @@ func (d *Daemon) api() *localapi.Server {
 		Reload:     d.reload,
 		Configured: d.configured,
 		RootPEM:    d.rootPEM,
+		RenewCA:    d.renew,
+		CheckLeaf:  d.checkLeaf,
 		Logs:       d.logs,
 		Log:        d.Log,
 	}
@@ -44,10 +46,12 @@ func (d *Daemon) api() *localapi.Server {
 
 // status reports everything.
 func (d *Daemon) status() status.Status {
+	tls := d.tlsStatus() // which looks at files
 	d.applying.Lock()
 	defer d.applying.Unlock()
 	cfg, p := d.current()
 	s := status.Status{
+		TLS:      tls,
 		Version:  d.Version.Version,
 		Config:   d.configStatus(),
 		Clusters: d.clusters.Clusters(),
@@ -60,12 +64,6 @@ func (d *Daemon) status() status.Status {
 		s.Forwards = append(s.Forwards, r)
 	}
 	s.DNS = d.names.status(cfg)
-	switch {
-	case d.caErr != nil:
-		s.TLS.Error = d.caErr.Error()
-	default:
-		s.TLS = status.TLS{Fingerprint: d.ca.Fingerprint(), NotAfter: d.ca.NotAfter(), Permitted: d.ca.Permitted(), Renewed: d.ca.Replaced()}
-	}
 	return s
 }
 
@@ -356,15 +354,6 @@ func (d *Daemon) Reload(ctx context.Context) {
 func (d *Daemon) configured() ([]byte, error) {
 	cfg, _ := d.current()
 	return config.Marshal(cfg.Forwards)
-}
-
-func (d *Daemon) rootPEM() ([]byte, error) {
-	if d.ca == nil {
-		return nil, &localapi.Error{
-			Code: http.StatusServiceUnavailable, Message: d.caErr.Error(), Hint: "mend it, and start tunneld again",
-		}
-	}
-	return d.ca.RootPEM(), nil
 }
 
 func (d *Daemon) logs(ctx context.Context, name string, n int, follow bool) iter.Seq[status.LogRecord] {

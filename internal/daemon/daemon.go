@@ -29,6 +29,7 @@ import (
 	"github.com/tunneld/tunneld/internal/statedir"
 	"github.com/tunneld/tunneld/internal/status"
 	localtls "github.com/tunneld/tunneld/internal/tls"
+	"github.com/tunneld/tunneld/internal/tls/truststore"
 )
 
 const (
@@ -79,6 +80,7 @@ type Daemon struct {
 	state    *statedir.Dir
 	ca       *localtls.CA
 	caErr    error
+	trust    truststore.System
 	clusters *kube.Clusters
 	meters   *forward.Meters
 	ports    *forward.Set
@@ -101,6 +103,7 @@ type Daemon struct {
 	problem   string         // of the file on disk
 	restart   string         // what the file says that takes effect at the next start
 	unwatched string         // why a saved file is not seen at once
+	unrenewed string         // why the CA cannot be replaced at its end
 	plan      *plan
 	changed   chan struct{} // closed when a state may have changed
 }
@@ -151,6 +154,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.apply()
 	running.Go(func() error { return d.watchConfig(ctx) })
 	running.Go(func() error { return d.review(ctx) })
+	running.Go(func() error { return d.keepCA(ctx) })
 	running.Go(func() error {
 		return (&netwatch.Watcher{Changed: func(string) { d.networkChanged() }, Log: d.Log}).Run(ctx)
 	})
@@ -206,27 +210,6 @@ func (d *Daemon) paths() (err error) {
 		d.StateDir, err = statedir.DefaultPath()
 	}
 	return err
-}
-
-// A noCA is why there is no local CA.
-type noCA struct{ error }
-
-func (e noCA) Error() string { return "there is no local CA: " + e.error.Error() }
-func (e noCA) Unwrap() error { return e.error }
-
-// loadCA loads the CA, or creates it. Without one there is no HTTPS, and
-// status says why.
-func (d *Daemon) loadCA() {
-	ca, err := localtls.Load(d.StateDir, d.config.Domain)
-	switch {
-	case err != nil:
-		d.caErr = noCA{err}
-		d.Log.Error("no HTTPS", "err", d.caErr)
-		return
-	case ca.Created != "":
-		d.Log.Info("made a local CA", "why", ca.Created, "fingerprint", ca.Fingerprint())
-	}
-	d.ca = ca
 }
 
 // listen binds a raw port.
@@ -314,7 +297,7 @@ func (d *Daemon) readConfig() error {
 	case d.config == nil:
 		d.config, d.good = cfg, true
 	default:
-		d.problem, d.restart = "", keepUntilRestart(cfg, d.config)
+		d.problem, d.restart = "", keepUntilRestart(cfg, d.config, d.ca != nil && !d.ca.Permits(cfg.Domain))
 		d.config, d.good = cfg, true
 	}
 	now := d.problem
@@ -335,10 +318,14 @@ func (d *Daemon) readConfig() error {
 // keepUntilRestart leaves in force what cannot change while running, and says
 // what that is: a new domain may need a new CA, which has to be trusted anew,
 // and whoever was told where DNS answers would have to be told again.
-func keepUntilRestart(cfg, running *config.Config) string {
+func keepUntilRestart(cfg, running *config.Config, newCA bool) string {
 	var waiting []string
 	if cfg.Domain != running.Domain {
-		waiting = append(waiting, fmt.Sprintf("domain (%s is in force)", running.Domain))
+		domain := fmt.Sprintf("domain (%s is in force", running.Domain)
+		if newCA {
+			domain += "; there will be a new local CA, to be trusted anew"
+		}
+		waiting = append(waiting, domain+")")
 	}
 	if cfg.DNS != running.DNS {
 		waiting = append(waiting, fmt.Sprintf("dns.listen (%v is in force)", running.DNS.Listen))

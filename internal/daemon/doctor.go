@@ -38,6 +38,7 @@ func (d *Daemon) doctor(ctx context.Context) []status.Check {
 	checks := []status.Check{checkResponder(told, d.names.server.Stats())}
 	checks = append(checks, d.names.checkClaim(told, report))
 	checks = append(checks, d.names.lookAt(ctx, now, report)...)
+	checks = append(checks, checkCA(d.tlsStatus()))
 	return append(checks, d.surroundings(ctx)...)
 }
 

@@ -202,7 +202,7 @@ func (f *planned) condition(cluster kube.Report, l listening) status.Condition {
 		}
 		local.Cause += l.unbound[0].Error()
 		if _, ok := errors.AsType[noCA](l.unbound[0]); ok {
-			local.Hint = "mend it, and start tunneld again"
+			local.Hint = noCAHint
 		}
 		all = append(all, local)
 	}

@@ -236,8 +236,12 @@ type TLS struct {
 	// Trusted says whether the system's trust store holds the root certificate. Browsers
 	// and Java may have stores of their own.
 	Trusted bool `json:"trusted"`
-	// Dir is the directory that holds the CA.
-	Dir   string `json:"dir,omitempty"`
+	// Hint says what to do about Error, or else where the system does not trust the CA.
+	// It is empty where it does, and where that cannot be told.
+	Hint string `json:"hint,omitempty"`
+	// Dir is the directory that holds the CA: the state directory.
+	Dir string `json:"dir,omitempty"`
+	// Error says why there is no CA, or why the one that there is, is of no use.
 	Error string `json:"error,omitempty"`
 }
 

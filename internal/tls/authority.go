@@ -23,9 +23,9 @@ const (
 	// backdate is how far in the past a certificate's life begins, so that a
 	// client whose clock is behind, such as a virtual machine's, accepts it.
 	backdate = time.Hour
-	// lead is how long before its end an authority is replaced, so that a client
-	// whose clock is ahead is shown none that has expired.
-	lead = time.Hour
+	// Lead is how long before its end a CA is replaced, so that a client whose clock
+	// is ahead is shown none that has expired.
+	Lead = time.Hour
 )
 
 // An authority is what signs: a root that clients trust, an intermediate that
@@ -154,7 +154,7 @@ func (a authority) end() time.Time { return earlier(a.root.NotAfter, a.intermedi
 // over says that the authority's life is over, or about to be; empty if it is not.
 func (a authority) over(now time.Time) string {
 	switch end := a.end(); {
-	case now.Before(end.Add(-lead)):
+	case now.Before(end.Add(-Lead)):
 		return ""
 	case now.After(end):
 		return "it expired on " + end.Format(time.DateOnly)
