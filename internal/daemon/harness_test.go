@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -32,10 +33,11 @@ type harness struct {
 	timing     kube.Timing
 	dir        string
 	kubeconfig string
-	config     string  // the daemon's configuration
-	system     *system // what the daemon claims names of; nil: none
-	stop       func()  // ends the daemon, and waits
-	hurry      func()  // has stop wait no longer for connections
+	config     string       // the daemon's configuration
+	system     *system      // what the daemon claims names of; nil: none
+	log        *slog.Logger // of the daemon; nil: testLog
+	stop       func()       // ends the daemon, and waits
+	hurry      func()       // has stop wait no longer for connections
 }
 
 // ranges gives each daemon addresses of its own: tests run side by side.
@@ -113,7 +115,7 @@ func (h *harness) start(t *testing.T) {
 	d := &daemon.Daemon{
 		DrainTimeout: time.Hour, Hurry: hurry,
 		ConfigPath: h.config, StateDir: h.path("state"), Socket: h.Socket, Timing: h.timing,
-		Version: status.Version{Version: "test"}, Log: testLog(),
+		Version: status.Version{Version: "test"}, Log: cmp.Or(h.log, testLog()),
 		Started: func() { close(started) },
 	}
 	if h.system != nil {
