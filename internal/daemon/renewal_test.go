@@ -114,6 +114,17 @@ func TestCAEndsWhileRunning(t *testing.T) {
 	if s := h.status(t).TLS; !strings.HasPrefix(s.Expiring, "the local CA expires on ") || s.Renewed != "" {
 		t.Errorf("59 days before its end: %+v", s)
 	}
+	await.Until(t, "the log to tell", func() bool {
+		for r, err := range h.Logs(t.Context(), "", 1000, false) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Level == "WARN" && r.Msg == "the local CA expires soon" {
+				return true
+			}
+		}
+		return false
+	})
 	h.stop()
 
 	web, old, held := status.Forward{}, (*x509.Certificate)(nil), (*tls.Conn)(nil)

@@ -88,6 +88,11 @@ func TestRoundTrips(t *testing.T) {
 		Reload:     func(context.Context) error { asked = append(asked, "reload"); return nil },
 		Configured: func() ([]byte, error) { return []byte("forwards: []\n"), nil },
 		RootPEM:    func() ([]byte, error) { return []byte("PEM"), nil },
+		RenewCA:    func(context.Context) error { asked = append(asked, "renew"); return nil },
+		CheckLeaf: func(_ context.Context, key localapi.Key) ([]byte, error) {
+			asked = append(asked, "certify "+key.PublicKey)
+			return []byte("LEAF"), nil
+		},
 		Logs: func(_ context.Context, forward string, n int, follow bool) iter.Seq[status.LogRecord] {
 			return func(yield func(status.LogRecord) bool) {
 				yield(status.LogRecord{Msg: fmt.Sprintf("logs %s %d %v", forward, n, follow)})
@@ -119,13 +124,19 @@ func TestRoundTrips(t *testing.T) {
 	if got, err := c.RootPEM(ctx); err != nil || string(got) != "PEM" {
 		t.Errorf("root: %q, %v", got, err)
 	}
+	if err := c.RenewCA(ctx); err != nil {
+		t.Error(err)
+	}
+	if got, err := c.CheckLeaf(ctx, localapi.Key{PublicKey: "KEY"}); err != nil || string(got) != "LEAF" {
+		t.Errorf("certified: %q, %v", got, err)
+	}
 	for rec, err := range c.Logs(ctx, "a", 7, true) {
 		asked = append(asked, rec.Msg)
 		if err != nil {
 			t.Error(err)
 		}
 	}
-	want := []string{"add x /k [http]", "remove a b", "wait a true", "reload", "logs a 7 true"}
+	want := []string{"add x /k [http]", "remove a b", "wait a true", "reload", "renew", "certify KEY", "logs a 7 true"}
 	if diff := cmp.Diff(want, asked); diff != "" {
 		t.Errorf("what the server was asked (-want +got):\n%s", diff)
 	}
@@ -179,6 +190,13 @@ func TestWebPagesAreRefused(t *testing.T) {
 		{"an Origin", func(r *http.Request) { r.Header.Set("Origin", "http://tunneld") }, 403},
 		{"a Referer", func(r *http.Request) { r.Header.Set("Referer", "http://tunneld/") }, 403},
 		{"GET where POST is due", func(r *http.Request) { r.URL.Path = "/v0/reload" }, 405},
+		{"a new CA by GET", func(r *http.Request) { r.URL.Path = "/v0/ca/renew" }, 405},
+		{"a certificate by GET", func(r *http.Request) { r.URL.Path = "/v0/ca/check-leaf" }, 405},
+		{"a new CA for a web page", func(r *http.Request) {
+			r.Method, r.URL.Path = "POST", "/v0/ca/renew"
+			r.Header.Set("Origin", "http://tunneld")
+		}, 403},
+		{"a certificate for nothing", func(r *http.Request) { r.Method, r.URL.Path = "POST", "/v0/ca/check-leaf" }, 400},
 		{"no such path", func(r *http.Request) { r.URL.Path = "/v1/status" }, 404},
 	}
 	for _, tt := range tests {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
 	"log"
@@ -349,36 +348,5 @@ func TestHTTPServer(t *testing.T) {
 	_, err = (&http.Client{Transport: transport}).Get("https://printer.local/")
 	if err == nil {
 		t.Error("https://printer.local/ works")
-	}
-}
-
-func BenchmarkHandshake(b *testing.B) {
-	ca := load(b, b.TempDir(), "local")
-	for name, sessions := range map[string]tls.ClientSessionCache{"full": nil, "resumed": tls.NewLRUClientSessionCache(1)} {
-		b.Run(name, func(b *testing.B) {
-			server := ca.ServerConfig(only("task-api.local"), listenAddr)
-			conf := client(ca, "task-api.local")
-			conf.ClientSessionCache = sessions
-			for b.Loop() {
-				if h := shake(b, server, conf); h.clientErr != nil {
-					b.Fatal(h.clientErr)
-				}
-			}
-		})
-	}
-}
-
-// A first handshake mints.
-func BenchmarkFirstHandshake(b *testing.B) {
-	dir := b.TempDir()
-	roots := x509.NewCertPool()
-	roots.AddCert(load(b, dir, "local").Root())
-	for b.Loop() {
-		b.StopTimer()
-		server := load(b, dir, "local").ServerConfig(only("task-api.local"), listenAddr)
-		b.StartTimer()
-		if h := shake(b, server, &tls.Config{RootCAs: roots, ServerName: "task-api.local"}); h.clientErr != nil {
-			b.Fatal(h.clientErr)
-		}
 	}
 }

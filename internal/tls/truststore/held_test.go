@@ -77,6 +77,12 @@ func TestSystemHolds(t *testing.T) {
 	check("only in one that does not count", a, false, true)
 	write(first, heldBundle(a)) // of the same size
 	check("replaced by another", a, true, true)
+	at = at.Add(-time.Second)
+	write(first, heldBundle(a, b))
+	check("replaced within the grain of the clock", b, true, true)
+	at = at.Add(-time.Second)
+	write(first, heldBundle(a))
+	check("and back", b, false, true)
 	write(first, nil)
 	check("empty", a, false, true)
 	if err := os.Remove(first); err != nil {
