@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -109,6 +110,28 @@ func BenchmarkThousandNames(b *testing.B) {
 		}
 	}
 	b.ReportMetric(b.Elapsed().Seconds()/float64(round), "s/1000names")
+}
+
+// BenchmarkTenThousandNames asks for as many names below a wildcard, and tells what is
+// kept of them: see TestCacheIsBounded.
+func BenchmarkTenThousandNames(b *testing.B) {
+	heap := func() float64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc) / (1 << 20)
+	}
+	ca := load(b, b.TempDir(), "local")
+	before := heap()
+	for b.Loop() {
+		for i := range 10_000 {
+			if _, err := ca.Leaf(b.Context(), fmt.Sprintf("n%d.task-api.local", i)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportMetric(heap()-before, "MiB-kept")
+	runtime.KeepAlive(ca)
 }
 
 // BenchmarkRenewal makes a new CA, on disk, too.

@@ -104,20 +104,3 @@ func TestOneFileHoldsTheKey(t *testing.T) {
 		}
 	}
 }
-
-// Behind a wildcard there is no end of names, and an end to what is kept of them.
-func TestManyNames(t *testing.T) {
-	ca, err := Load(t.TempDir(), "local")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for n := range 10_000 {
-		if _, err := ca.Leaf(t.Context(), fmt.Sprintf("n%d.task-api.local", n)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	leaves := &ca.live.Load().leaves
-	if len(leaves.byName) != maxLeaves || leaves.recent.Len() != maxLeaves || len(leaves.minting) != 0 {
-		t.Errorf("keeps %d, %d and %d; want %d, as many, and 0", len(leaves.byName), leaves.recent.Len(), len(leaves.minting), maxLeaves)
-	}
-}
