@@ -62,7 +62,7 @@ func (d *Daemon) caReplaced() {
 }
 
 // keepCA says when the CA is about to expire, and replaces it when it is at its end.
-// A handshake that comes first does so, too.
+// So does a handshake that finds it expired.
 func (d *Daemon) keepCA(ctx context.Context) error {
 	if d.ca == nil {
 		return nil

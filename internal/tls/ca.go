@@ -126,13 +126,14 @@ func (ca *CA) install(replaced string) error {
 // to gain by refusing, and clients that do not trust the new CA yet go on for up
 // to the week that tickets last.
 //
-// If it fails, the old CA is served on.
+// If it fails, the old CA is served on for as long as the process runs.
 func (ca *CA) Renew(ctx context.Context, why string) error {
 	return ca.renew(ctx, func(*issuer) string { return why })
 }
 
 // RenewOld is Renew for a CA whose life is over, or will be within the hour; with
-// any other it does nothing. Leaf calls it, too.
+// any other it does nothing. Whoever has a CA for long should call it now and then:
+// Leaf does it for an expired one only, since nobody has to wait for the disk before.
 func (ca *CA) RenewOld(ctx context.Context) error {
 	return ca.renew(ctx, func(i *issuer) string { return i.over(time.Now()) })
 }
@@ -162,12 +163,16 @@ func (ca *CA) renew(ctx context.Context, reason func(*issuer) string) error {
 	return nil
 }
 
-// issuer is what signs now. One whose life is over is replaced first. Should that
-// fail, one that is still valid has to do.
+// issuer is what signs now. One that has expired is replaced first.
 func (ca *CA) issuer(ctx context.Context) (*issuer, error) {
-	err := ca.RenewOld(ctx)
+	err := ca.renew(ctx, func(i *issuer) string {
+		if now := time.Now(); now.After(i.end()) {
+			return i.over(now)
+		}
+		return ""
+	})
 	i := ca.live.Load()
-	if err != nil && time.Now().After(i.end()) {
+	if err != nil {
 		return nil, fmt.Errorf("the local CA expired on %s: %w", i.end().Format(time.DateOnly), err)
 	}
 	return i, nil

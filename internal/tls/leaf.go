@@ -26,7 +26,7 @@ var ErrNotPermitted = errors.New("the local CA may not sign for it")
 // Leaf returns a certificate, with its chain and key, for exactly this host
 // name or IP address. It is minted when it is first asked for, and kept until
 // two thirds of its life are over. ctx bounds the wait for somebody else's
-// minting of the same one. A CA that is at its end is renewed first. The error Is
+// minting of the same one. A CA that has expired is renewed first. The error Is
 // ErrNotPermitted for a name outside the
 // constraints and for a wildcard, which OpenSSL does not accept one level
 // below a top-level domain.
