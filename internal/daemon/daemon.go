@@ -207,8 +207,11 @@ func (d *Daemon) paths() (err error) {
 		return err
 	}
 	if d.StateDir == "" {
-		d.StateDir, err = statedir.DefaultPath()
+		if d.StateDir, err = statedir.DefaultPath(); err != nil {
+			return err
+		}
 	}
+	d.StateDir, err = filepath.Abs(d.StateDir) // tunnelctl is told, which runs elsewhere
 	return err
 }
 
