@@ -216,7 +216,7 @@ func TestAddRefuses(t *testing.T) {
 		{"relative kubeconfig", src, bad(func(f *config.Forward) { f.Workload.Kubeconfig = "x/y" }), `forward "c": kubeconfig: "x/y" is not an absolute path and does not start with ~/`},
 		{"a port called none", src, bad(func(f *config.Forward) { f.HTTP.Name = "none" }), `forward "c": the file cannot express it`},
 		{"http not in ports", src, bad(func(f *config.Forward) { f.Ports = []config.Port{{Number: 1}}; f.HTTP.Number = 2 }), `forward "c": http is 2, which is not in ports: add it there`},
-		{"a bad file", "version: 1\nport: 5\n", plainForward("c"), `2:1: unknown key "port" in the file, which has the keys version, domain, addresses, dns, gateway, hold, contexts and forwards`},
+		{"a bad file", "version: 1\nport: 5\n", plainForward("c"), `2:1: unknown key "port" in the file, which has the keys version, domain, addresses, dns, gateway, hold, contexts, access and forwards`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -43,7 +43,10 @@ func TestWireFormat(t *testing.T) {
 			Notes:       []string{"port 9003 is UDP"},
 		}},
 		DNS: status.DNS{Listen: "127.0.0.1:15354", Wanted: "127.0.0.1:15353", Names: 3, Rung: "hosts", Why: "mDNS comes first", Passed: []status.Passed{{Rung: "resolved-link", Why: "mDNS comes first"}}},
-		TLS: status.TLS{Fingerprint: "ab12", NotAfter: since, Permitted: []string{"local"}},
+		TLS: status.TLS{
+			Fingerprint: "ab12", NotAfter: since, Permitted: []string{"local"}, Renewed: "it expired on 2026-11-21",
+			Expiring: "the local CA expires on 2026-11-22", Trusted: true, Hint: "tunnelctl trust", Dir: "/home/u/.local/state/tunneld", Error: "disk full",
+		},
 	}
 	got, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
