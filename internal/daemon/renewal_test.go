@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -18,6 +19,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -90,17 +92,16 @@ func ask(c *tls.Conn, name string) error {
 	if _, err := fmt.Fprintf(c, "GET /health HTTP/1.1\r\nHost: %s\r\n\r\n", name); err != nil {
 		return err
 	}
-	line := make([]byte, len("HTTP/1.1 200"))
-	if _, err := io.ReadFull(c, line); err != nil {
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
 		return err
 	}
-	if string(line) != "HTTP/1.1 200" {
-		return fmt.Errorf("answered %q", line)
+	defer resp.Body.Close()
+	// To its end, so that the next answer stands alone.
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("answered %s, %v", resp.Status, err)
 	}
-	// The rest is read away, so that the next answer stands alone.
-	c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
-	io.Copy(io.Discard, c)
-	return c.SetReadDeadline(time.Time{})
+	return nil
 }
 
 // The CA ends while the daemon runs: it is told before, and then there is another
@@ -137,9 +138,15 @@ func TestCAEndsWhileRunning(t *testing.T) {
 		web = h.awaitState(t, "web", status.Idle)
 		addr, name = secure(t, web)
 		old = h.root(t)
-		if c, err := shake(addr, name, old); err == nil && h.status(t).TLS.Renewed == "" {
+		c, err := shake(addr, name, old)
+		if err == nil && h.status(t).TLS.Renewed == "" {
 			held = c
-		} else if h.stop(); left > time.Minute {
+			break
+		}
+		if err == nil {
+			c.Close()
+		}
+		if h.stop(); left > time.Minute {
 			t.Fatalf("the CA of a daemon that has just been started: %v", err)
 		}
 	}
@@ -321,6 +328,38 @@ func (s *scalars) add(t *testing.T, path string) {
 	}
 }
 
+// allThatIsTold is what the control API answers, as JSON.
+func (h *harness) allThatIsTold(t *testing.T) map[string]string {
+	t.Helper()
+	said := make(map[string]string)
+	for what, ask := range map[string]func(context.Context) (any, error){
+		"status": func(ctx context.Context) (any, error) { return h.Status(ctx) },
+		"doctor": func(ctx context.Context) (any, error) { return h.Doctor(ctx) },
+		"root":   func(ctx context.Context) (any, error) { pem, err := h.RootPEM(ctx); return string(pem), err },
+		"logs": func(ctx context.Context) (any, error) {
+			var all []status.LogRecord
+			for r, err := range h.Logs(ctx, "", 1000, false) {
+				if err != nil {
+					return nil, err
+				}
+				all = append(all, r)
+			}
+			return all, nil
+		},
+	} {
+		got, err := ask(t.Context())
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		text, err := json.Marshal(got)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said[what] = string(text)
+	}
+	return said
+}
+
 // No key is in what the daemon says of itself, at any level of detail.
 func TestNoKeyIsTold(t *testing.T) {
 	t.Parallel()
@@ -359,30 +398,8 @@ func TestNoKeyIsTold(t *testing.T) {
 			}
 		}
 		h.CheckLeaf(t.Context(), localapi.Key{PublicKey: "-----BEGIN PRIVATE KEY-----\nnonsense"})
-		for what, ask := range map[string]func(context.Context) (any, error){
-			"status": func(ctx context.Context) (any, error) { return h.Status(ctx) },
-			"doctor": func(ctx context.Context) (any, error) { return h.Doctor(ctx) },
-			"root":   func(ctx context.Context) (any, error) { pem, err := h.RootPEM(ctx); return string(pem), err },
-			"logs": func(ctx context.Context) (any, error) {
-				var all []status.LogRecord
-				for r, err := range h.Logs(ctx, "", 1000, false) {
-					if err != nil {
-						return nil, err
-					}
-					all = append(all, r)
-				}
-				return all, nil
-			},
-		} {
-			got, err := ask(t.Context())
-			if err != nil {
-				t.Errorf("%s: %v", what, err)
-			}
-			text, err := json.Marshal(got)
-			if err != nil {
-				t.Fatal(err)
-			}
-			said[fmt.Sprint(what, " ", round)] = string(text)
+		for what, text := range h.allThatIsTold(t) {
+			said[fmt.Sprint(what, " ", round)] = text
 		}
 		if err := h.RenewCA(t.Context()); err != nil {
 			t.Fatal(err)
