@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime"
 	"strings"
 	"time"
 
@@ -116,6 +117,14 @@ func (d *Daemon) noteRenewal(err error) {
 	}
 }
 
+// trustIt is what has this system trust the CA. Linux's store takes root.
+func trustIt() string {
+	if runtime.GOOS == "linux" {
+		return "sudo tunnelctl trust"
+	}
+	return "tunnelctl trust"
+}
+
 // expiring says that a CA ends soon; empty if it does not.
 func expiring(end, now time.Time) string {
 	if now.Before(end.Add(-caNotice)) {
@@ -152,7 +161,7 @@ func (d *Daemon) tlsStatus() status.TLS {
 	}
 	var known bool
 	if s.Trusted, known = d.trust.Holds(root); known && !s.Trusted {
-		s.Hint = "this system does not trust the local CA yet: tunnelctl trust"
+		s.Hint = "this system does not trust the local CA yet: " + trustIt()
 	}
 	d.mu.Lock()
 	unrenewed := d.unrenewed
@@ -177,7 +186,7 @@ func checkCA(s status.TLS) status.Check {
 	case s.Trusted:
 		c.Evidence += "; this system trusts it"
 	case s.Hint != "":
-		c.Result, c.Fix = status.Warn, "tunnelctl trust"
+		c.Result, c.Fix = status.Warn, trustIt()
 		c.Evidence += "; this system does not trust it"
 	}
 	if s.Expiring != "" {

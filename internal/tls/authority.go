@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/suffix"
 )
 
 const (
@@ -183,6 +185,11 @@ func Bounds(root *x509.Certificate) ([]string, error) {
 	}
 	if !constrained(root, 1) {
 		return nil, errors.New("it is not constrained to local names")
+	}
+	for _, domain := range root.PermittedDNSDomains {
+		if suffix.Public(domain) {
+			return nil, fmt.Errorf("it could be used for every name in %s", domain)
+		}
 	}
 	return slices.Clone(root.PermittedDNSDomains), nil
 }
