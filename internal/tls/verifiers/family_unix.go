@@ -1,0 +1,27 @@
+//go:build unix
+
+package verifiers
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+// A family is a program and all that it starts. They are a process group, which is
+// ended as one; browsers' processes stay in it.
+type family struct{ cmd *exec.Cmd }
+
+func newFamily(cmd *exec.Cmd) *family {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return &family{cmd}
+}
+
+func (f *family) started() {}
+
+// end ends all of them. It may be called when the program has ended: while there
+// is another process in the group, its number is taken by nobody.
+func (f *family) end() {
+	if f.cmd.Process != nil && f.cmd.Process.Pid > 0 {
+		syscall.Kill(-f.cmd.Process.Pid, syscall.SIGKILL)
+	}
+}

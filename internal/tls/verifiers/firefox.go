@@ -1,0 +1,280 @@
+package verifiers
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// findFirefox finds every Firefox: the distribution's, the snap, the flatpak.
+//
+// It is asked with a profile of its own, which has the trust-relevant part of the
+// user's: so one that is running is not disturbed. If it was never started there is
+// none, and it is asked with a new one, as which its first start would find things.
+func findFirefox(context.Context) []client {
+	var clients []client
+	for _, program := range firefoxPrograms() {
+		switch {
+		case snapOf(program) != "":
+			snap := snapOf(program)
+			one := firefox("Firefox (snap)", program, filepath.Join(snapDir(snap), ".mozilla", "firefox"))
+			one.workspace = snapDir(snap)
+			clients = append(clients, one)
+		default:
+			name := "Firefox"
+			if filepath.Base(program) == "firefox-esr" {
+				name = "Firefox ESR"
+			}
+			clients = append(clients, firefox(name, program, firefoxRoots()...))
+		}
+	}
+	if flatpak := flatpakOf("org.mozilla.firefox"); flatpak != "" {
+		home := filepath.Join(os.Getenv("HOME"), ".var", "app", "org.mozilla.firefox")
+		one := firefox("Firefox (flatpak)", flatpak, filepath.Join(home, ".mozilla", "firefox"), filepath.Join(home, "config", "mozilla", "firefox"))
+		open := one.command
+		one.command = func(url, dir string) (command, error) {
+			cmd, err := open(url, dir)
+			cmd.args = append([]string{"run", "--die-with-parent", "--filesystem=" + dir, "org.mozilla.firefox"}, cmd.args...)
+			cmd.env = nil // it has a home of its own
+			return cmd, err
+		}
+		clients = append(clients, one)
+	}
+	return clients
+}
+
+// firefoxPrograms are those outside of a flatpak. On Debian, firefox may be a script
+// that starts firefox-esr.
+func firefoxPrograms() []string {
+	if runtime.GOOS != "linux" {
+		return present(brand{app: "Firefox.app/Contents/MacOS/firefox", exe: `Mozilla Firefox\firefox.exe`}.installed())
+	}
+	plain, esr := onPath("firefox"), onPath("firefox-esr")
+	if esr != "" && plain != "" && (sameFile(plain, esr) || strings.Contains(script(plain), "firefox-esr")) {
+		plain = ""
+	}
+	return present(plain, esr)
+}
+
+// present are the paths that are not empty.
+func present(paths ...string) []string {
+	return slices.DeleteFunc(paths, func(path string) bool { return path == "" })
+}
+
+// firefoxRoots are the directories that may have a user's profiles.ini. Since version
+// 147 the second one is used on Linux, if there is none in the first.
+func firefoxRoots() []string {
+	home := os.Getenv("HOME")
+	switch runtime.GOOS {
+	case "darwin":
+		return []string{filepath.Join(home, "Library", "Application Support", "Firefox")}
+	case "windows":
+		return []string{filepath.Join(os.Getenv("AppData"), "Mozilla", "Firefox")}
+	}
+	config := os.Getenv("XDG_CONFIG_HOME")
+	if config == "" {
+		config = filepath.Join(home, ".config")
+	}
+	return []string{filepath.Join(home, ".mozilla", "firefox"), filepath.Join(config, "mozilla", "firefox")}
+}
+
+func flatpakOf(app string) string {
+	for _, dir := range []string{"/var/lib/flatpak", filepath.Join(os.Getenv("HOME"), ".local", "share", "flatpak")} {
+		if _, err := os.Stat(filepath.Join(dir, "app", app)); err == nil {
+			return onPath("flatpak")
+		}
+	}
+	return ""
+}
+
+// firefox is one installation, whose profiles are in the first of these directories
+// that has any.
+func firefox(name, program string, roots ...string) client {
+	profile := ""
+	for _, root := range roots {
+		if profile = defaultProfile(root, program); profile != "" {
+			break
+		}
+	}
+	one := client{
+		name:    name,
+		program: program,
+		browser: true,
+		stays:   true,
+		// A new profile gets the certificates of the machine's policies a moment after it
+		// has opened its first page.
+		twice: true,
+		fix:   always(forUser),
+		command: func(url, dir string) (command, error) {
+			return openFirefox(url, dir, profile)
+		},
+	}
+	if profile == "" {
+		one.note = "it was never started, so a new profile was asked"
+		one.fix = always("start it once, then: " + forUser)
+	}
+	return one
+}
+
+func openFirefox(url, dir, profile string) (command, error) {
+	own := filepath.Join(dir, "profile")
+	// When it is asked again, the profile is there.
+	if _, err := os.Stat(own); os.IsNotExist(err) {
+		if err := copyProfile(profile, own); err != nil {
+			return command{}, err
+		}
+	}
+	cmd := command{args: []string{"--headless", "--no-remote", "--profile", own, url}}
+	// A snap is known by its home, and where the system keeps roots in files, those below
+	// the home are the profile's only.
+	if runtime.GOOS == "linux" && !strings.HasPrefix(dir, os.Getenv("HOME")+"/snap/") {
+		env, _, err := ownHome(dir)
+		if err != nil {
+			return command{}, err
+		}
+		cmd.env = env
+	}
+	return cmd, nil
+}
+
+// ownPrefs keep the copy from doing anything else than opening one page.
+const ownPrefs = `user_pref("network.proxy.type", 0);
+user_pref("network.captive-portal-service.enabled", false);
+user_pref("network.connectivity-service.enabled", false);
+user_pref("app.normandy.enabled", false);
+user_pref("app.update.enabled", false);
+user_pref("browser.aboutwelcome.enabled", false);
+user_pref("browser.preonboarding.enabled", false);
+user_pref("browser.sessionstore.resume_from_crash", false);
+user_pref("browser.shell.checkDefaultBrowser", false);
+user_pref("browser.startup.page", 0);
+user_pref("datareporting.healthreport.uploadEnabled", false);
+user_pref("datareporting.policy.dataSubmissionEnabled", false);
+user_pref("dom.security.https_only_mode", false);
+user_pref("extensions.update.enabled", false);
+user_pref("toolkit.startup.max_resumed_crashes", -1);
+user_pref("toolkit.telemetry.reportingpolicy.firstRun", false);
+user_pref("trailhead.firstrun.didSeeAboutWelcome", true);
+`
+
+// copyProfile makes a profile with the trust of another, or a new one if from is
+// empty. Nothing private is in it: no keys, no passwords, no history.
+func copyProfile(from, to string) error {
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	var prefs []byte
+	if from != "" {
+		if err := copyDatabase(from, to); err != nil {
+			return err
+		}
+		for _, name := range []string{"prefs.js", "user.js"} { // of which the latter wins
+			data, err := os.ReadFile(filepath.Join(from, name))
+			if err != nil && !os.IsNotExist(err) {
+				return err
+			}
+			prefs = append(prefs, trustPrefs(data)...)
+		}
+	}
+	return os.WriteFile(filepath.Join(to, "user.js"), append(prefs, ownPrefs...), 0o600)
+}
+
+// trustPrefs are the lines of a file of preferences on which it may hang whether a
+// certificate is accepted.
+func trustPrefs(file []byte) []byte {
+	var kept []byte
+	for line := range bytes.Lines(file) {
+		for _, branch := range []string{"enterprise_roots", "pki", "ssl", "tls", "OCSP", "cert_pinning"} {
+			if bytes.HasPrefix(bytes.TrimSpace(line), []byte(`user_pref("security.`+branch+`.`)) {
+				kept = append(append(kept, bytes.TrimSpace(line)...), '\n')
+			}
+		}
+	}
+	return kept
+}
+
+// defaultProfile is the profile that a Firefox opens by itself, of those that the
+// profiles.ini in a directory names, or empty if there is none. Since version 67
+// each installation has one of its own, under a hash of its path; which one that is
+// is told by what a profile says of where it was last used.
+func defaultProfile(root, program string) string {
+	if real, err := filepath.EvalSymlinks(program); err == nil {
+		program = real
+	}
+	profiles := readINI(filepath.Join(root, "profiles.ini"))
+	var installs, others []string
+	for _, s := range append(profiles, readINI(filepath.Join(root, "installs.ini"))...) {
+		switch {
+		case strings.HasPrefix(s.name, "Profile"):
+			path := filepath.FromSlash(s.keys["Path"])
+			if s.keys["IsRelative"] != "0" {
+				path = filepath.Join(root, path)
+			}
+			if s.keys["Default"] == "1" {
+				others = append([]string{path}, others...)
+			} else {
+				others = append(others, path)
+			}
+		case s.keys["Default"] != "": // [Install4F96D1932A9F858E], in installs.ini without the word
+			path := filepath.FromSlash(s.keys["Default"])
+			if !filepath.IsAbs(path) {
+				path = filepath.Join(root, path)
+			}
+			installs = append(installs, path)
+		}
+	}
+	for _, path := range installs {
+		for _, s := range readINI(filepath.Join(path, "compatibility.ini")) {
+			if s.keys["LastPlatformDir"] == filepath.Dir(program) && isDir(path) {
+				return path
+			}
+		}
+	}
+	for _, path := range append(installs, others...) {
+		if isDir(path) {
+			return path
+		}
+	}
+	return ""
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// A section is one of an INI file.
+type section struct {
+	name string
+	keys map[string]string
+}
+
+// readINI reads an INI file; one that cannot be read is empty.
+func readINI(path string) []section {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	return parseINI(string(data))
+}
+
+func parseINI(text string) []section {
+	var all []section
+	for line := range strings.Lines(strings.TrimPrefix(text, "\ufeff")) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") && strings.HasSuffix(line, "]") && len(line) > 1 {
+			all = append(all, section{line[1 : len(line)-1], make(map[string]string)})
+			continue
+		}
+		key, value, ok := strings.Cut(line, "=")
+		if !ok || len(all) == 0 || strings.HasPrefix(line, ";") || strings.HasPrefix(line, "#") {
+			continue
+		}
+		all[len(all)-1].keys[strings.TrimSpace(key)] = strings.TrimSpace(value)
+	}
+	return all
+}
