@@ -8,17 +8,21 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"io/fs"
 	"math/big"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/tunneld/tunneld/internal/await"
 )
 
 // An authority is a CA of a test, and a certificate of it for 127.0.0.1.
@@ -97,11 +101,22 @@ func isolated(t *testing.T) (home string) {
 	}
 	t.Setenv("NODE_USE_ENV_PROXY", "1")
 	t.Cleanup(func() {
+		await.Until(t, "the end of all processes of the check", func() bool { return len(processesIn(temp)) == 0 })
 		if left := tree(t, temp); len(left) > 0 {
 			t.Errorf("left behind in the directory for temporary files: %v", left)
 		}
 	})
 	return home
+}
+
+// processesIn finds the processes whose environment names a directory, but for this
+// one and those that it may not look at. Where there is no /proc there are none.
+func processesIn(dir string) []string {
+	all, _ := filepath.Glob("/proc/[0-9]*/environ")
+	return slices.DeleteFunc(all, func(path string) bool {
+		data, err := os.ReadFile(path)
+		return err != nil || path == fmt.Sprintf("/proc/%d/environ", os.Getpid()) || !strings.Contains(string(data), dir)
+	})
 }
 
 func unset(t *testing.T, name string) {

@@ -102,7 +102,7 @@ func TestGoInThisProcess(t *testing.T) {
 func TestCareless(t *testing.T) {
 	ca := newAuthority(t)
 	home := isolated(t)
-	if err := os.WriteFile(filepath.Join(home, ".curlrc"), []byte("insecure\nproxy = 127.0.0.1:9\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(home, ".curlrc"), []byte("insecure\nproxy = 127.0.0.1:9\nnoproxy = example.com\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("NODE_TLS_REJECT_UNAUTHORIZED", "0")
@@ -150,7 +150,6 @@ func TestChromium(t *testing.T) {
 	}{
 		{"no database", "", Refuses},
 		{"the old place", ".pki/nssdb", Trusts},
-		{"the new place", ".local/share/pki/nssdb", Trusts},
 		{"a place of the user's own", "data/pki/nssdb", Trusts},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -38,9 +38,10 @@ type server struct {
 
 // A sight is what a server saw of its client.
 type sight struct {
-	// hello is true if a TLS client said hello, and request if it asked for the path.
-	hello, request bool
-	// refusal is the alert with which it broke off a handshake.
+	// shown is true if a TLS client was shown the certificate, and request if it asked
+	// for the path.
+	shown, request bool
+	// refusal is what it said when it broke off the handshake after that.
 	refusal string
 }
 
@@ -66,15 +67,14 @@ func listen(cert tls.Certificate) (*server, error) {
 
 func (s *server) accept(cert tls.Certificate) {
 	config := &tls.Config{
-		Certificates: []tls.Certificate{cert},
-		NextProtos:   []string{"http/1.1"},
+		NextProtos: []string{"http/1.1"},
 		// A client that knows the server of an earlier session has nothing to verify.
 		SessionTicketsDisabled: true,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.seen.hello = true
-			return nil, nil
+			s.seen.shown = true
+			return &cert, nil
 		},
 	}
 	for {
@@ -129,14 +129,25 @@ func (s *server) serve(conn *tls.Conn) {
 	conn.Close()
 }
 
-// broken notes that a client broke off a handshake with an alert. Other ends are not
-// told from those of a client that had another reason.
+// broken notes that a client that was shown the certificate broke off with an alert.
+// OpenSSL sends it before it has come to the keys of TLS 1.3, and crypto/tls takes it
+// for a damaged record, which is an error of its own. An end without an alert is not
+// told from that of a client that had another reason.
 func (s *server) broken(err error) {
 	var op *net.OpError
-	if !errors.As(err, &op) || op.Op != "remote error" {
+	if !s.saw().shown || !errors.As(err, &op) {
 		return
 	}
-	s.see(func(seen *sight) { seen.refusal = op.Err.Error() })
+	var refusal string
+	switch op.Op {
+	case "remote error":
+		refusal = op.Err.Error()
+	case "local error":
+		refusal = "with an alert"
+	default:
+		return
+	}
+	s.see(func(seen *sight) { seen.refusal = refusal })
 }
 
 // see notes what settles the matter.

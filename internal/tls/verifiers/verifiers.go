@@ -293,17 +293,17 @@ func (c *client) weigh(seen sight, end end) answer {
 		return answer{Trusts, "its request came", end.stdout}
 	case end.status == absentStatus:
 		return answer{verdict: Absent}
-	case seen.refusal != "" || seen.hello && end.status > 0 && !end.killed:
+	case seen.refusal != "" || seen.shown && end.status > 0 && !end.killed:
 		if said == "" {
 			said = "it ended the handshake: " + cmp.Or(seen.refusal, end.how)
 		}
 		return answer{Refuses, said, end.stdout}
 	case end.killed:
 		said = join(fmt.Sprintf("it did not answer within %v", c.limit), said)
-	case seen.hello:
-		said = join("it made a handshake and sent no request", cmp.Or(said, end.how))
+	case seen.shown:
+		said = join("it was shown the certificate and sent no request", cmp.Or(said, end.how))
 	default:
-		said = join("it did not come as far as a handshake", cmp.Or(said, end.how))
+		said = join("it did not come as far as to be shown the certificate", cmp.Or(said, end.how))
 	}
 	return answer{verdict: Unknown, evidence: said}
 }
