@@ -14,22 +14,25 @@ import (
 //
 // It is asked with a profile of its own, which has the trust-relevant part of the
 // user's: so one that is running is not disturbed. If it was never started there is
-// none, and it is asked with a new one, as which its first start would find things.
+// none, and it is asked with a new one, as its first start would be. Certificates of the
+// machine's policies are in that before it opens a page.
 func findFirefox(context.Context) []client {
 	var clients []client
 	for _, program := range firefoxPrograms() {
 		switch {
 		case snapOf(program) != "":
-			snap := snapOf(program)
-			one := firefox("Firefox (snap)", program, filepath.Join(snapDir(snap), ".mozilla", "firefox"))
-			one.workspace = snapDir(snap)
+			dir := snapDir(snapOf(program))
+			one := firefox("Firefox (snap)", program, filepath.Join(dir, ".mozilla", "firefox"))
+			one.workspace = dir
 			clients = append(clients, one)
 		default:
 			name := "Firefox"
 			if filepath.Base(program) == "firefox-esr" {
 				name = "Firefox ESR"
 			}
-			clients = append(clients, firefox(name, program, firefoxRoots()...))
+			one := firefox(name, program, firefoxRoots()...)
+			one.command = atHome(one.command)
+			clients = append(clients, one)
 		}
 	}
 	if flatpak := flatpakOf("org.mozilla.firefox"); flatpak != "" {
@@ -39,7 +42,6 @@ func findFirefox(context.Context) []client {
 		one.command = func(url, dir string) (command, error) {
 			cmd, err := open(url, dir)
 			cmd.args = append([]string{"run", "--die-with-parent", "--filesystem=" + dir, "org.mozilla.firefox"}, cmd.args...)
-			cmd.env = nil // it has a home of its own
 			return cmd, err
 		}
 		clients = append(clients, one)
@@ -65,8 +67,9 @@ func present(paths ...string) []string {
 	return slices.DeleteFunc(paths, func(path string) bool { return path == "" })
 }
 
-// firefoxRoots are the directories that may have a user's profiles.ini. Since version
-// 147 the second one is used on Linux, if there is none in the first.
+// firefoxRoots are the directories that may have a user's profiles.ini. On Linux, the
+// first one is no longer made since version 147, and still used if it is there, even
+// if it is empty.
 func firefoxRoots() []string {
 	home := os.Getenv("HOME")
 	switch runtime.GOOS {
@@ -92,23 +95,18 @@ func flatpakOf(app string) string {
 }
 
 // firefox is one installation, whose profiles are in the first of these directories
-// that has any.
+// that is there.
 func firefox(name, program string, roots ...string) client {
 	profile := ""
-	for _, root := range roots {
-		if profile = defaultProfile(root, program); profile != "" {
-			break
-		}
+	if i := slices.IndexFunc(roots, isDir); i >= 0 {
+		profile = defaultProfile(roots[i], program)
 	}
 	one := client{
 		name:    name,
 		program: program,
 		browser: true,
 		stays:   true,
-		// A new profile gets the certificates of the machine's policies a moment after it
-		// has opened its first page.
-		twice: true,
-		fix:   always(forUser),
+		fix:     always(forUser),
 		command: func(url, dir string) (command, error) {
 			return openFirefox(url, dir, profile)
 		},
@@ -122,23 +120,28 @@ func firefox(name, program string, roots ...string) client {
 
 func openFirefox(url, dir, profile string) (command, error) {
 	own := filepath.Join(dir, "profile")
-	// When it is asked again, the profile is there.
-	if _, err := os.Stat(own); os.IsNotExist(err) {
-		if err := copyProfile(profile, own); err != nil {
-			return command{}, err
-		}
+	if err := copyProfile(profile, own); err != nil {
+		return command{}, err
 	}
-	cmd := command{args: []string{"--headless", "--no-remote", "--profile", own, url}}
-	// A snap is known by its home, and where the system keeps roots in files, those below
-	// the home are the profile's only.
-	if runtime.GOOS == "linux" && !strings.HasPrefix(dir, os.Getenv("HOME")+"/snap/") {
+	return command{args: []string{"--headless", "--no-remote", "--profile", own, url}}, nil
+}
+
+// atHome gives a Firefox a home of its own, which it would write to: what it trusts is
+// in its profile. Snaps and flatpaks have theirs, and where the system's roots are
+// no files, they are found by the home.
+func atHome(open func(url, dir string) (command, error)) func(url, dir string) (command, error) {
+	if runtime.GOOS != "linux" {
+		return open
+	}
+	return func(url, dir string) (command, error) {
 		env, _, err := ownHome(dir)
 		if err != nil {
 			return command{}, err
 		}
+		cmd, err := open(url, dir)
 		cmd.env = env
+		return cmd, err
 	}
-	return cmd, nil
 }
 
 // ownPrefs keep the copy from doing anything else than opening one page.

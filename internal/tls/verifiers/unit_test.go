@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -124,6 +125,34 @@ func TestDefaultProfile(t *testing.T) {
 				t.Errorf("got %q; want %q", got, want)
 			}
 		})
+	}
+}
+
+func TestFirefoxRoots(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("elsewhere there is one")
+	}
+	home := isolated(t)
+	old, now := filepath.Join(home, ".mozilla", "firefox"), filepath.Join(home, ".config", "mozilla", "firefox")
+	started := func() bool { return firefox("", "", firefoxRoots()...).note == "" }
+	if started() {
+		t.Error("no directory, and a profile")
+	}
+	write(t, filepath.Join(now, "profiles.ini"), "[Profile0]\nPath=a\n")
+	write(t, filepath.Join(now, "a", "prefs.js"), "")
+	if !started() {
+		t.Error("the new directory's profile was not found")
+	}
+	if err := os.MkdirAll(old, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if started() {
+		t.Error("the new directory's profile was found, though the old one is used")
+	}
+	write(t, filepath.Join(old, "profiles.ini"), "[Profile0]\nPath=b\n")
+	write(t, filepath.Join(old, "b", "prefs.js"), "")
+	if !started() {
+		t.Error("the old directory's profile was not found")
 	}
 }
 

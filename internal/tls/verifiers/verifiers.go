@@ -186,8 +186,6 @@ type client struct {
 	// stays is true if it does not end when it is done, or only late. So it is ended when
 	// its request has come, or when it has refused the certificate.
 	stays bool
-	// twice is true if a refusal counts only when it is repeated.
-	twice bool
 	// workspace is where its directory is made, if it cannot see temporary ones.
 	workspace string
 	// telling are parts of the lines of its output that say most, if that is not the
@@ -225,9 +223,6 @@ func (c *client) judge(ctx context.Context, cert, stranger tls.Certificate) Resu
 	defer remove(dir)
 
 	ours := c.ask(ctx, cert, dir)
-	if ours.verdict == Refuses && c.twice {
-		ours = c.ask(ctx, cert, dir)
-	}
 	result.Verdict, result.Evidence = ours.verdict, ours.evidence
 	switch ours.verdict {
 	case Refuses:
