@@ -105,27 +105,17 @@ func findOpenSSL(context.Context) []client {
 	}}
 }
 
-func (c *Checker) findGo(context.Context) []client {
-	one := client{fetch: Get, fix: systemFix("SSL_CERT_FILE")}
-	if len(c.Self) > 0 {
-		one.program = c.Self[0]
-		one.fetch = nil
-		one.command = func(url, dir string) (command, error) {
-			return command{args: append(append([]string(nil), c.Self[1:]...), url)}, nil
-		}
-		return []client{one}
-	}
+func findGo(context.Context) []client {
 	self, err := os.Executable()
 	if err != nil {
 		self = os.Args[0]
 	}
-	one.program = self
-	return []client{one}
+	return []client{{program: self, fetch: get, fix: systemFix("SSL_CERT_FILE")}}
 }
 
-// Get fetches a URL as a Go program does that has no settings of its own for TLS,
-// and by no proxy. It is the Go among the clients.
-func Get(ctx context.Context, url string) error {
+// get fetches a URL as a Go program does that has no settings of its own for TLS,
+// and by no proxy.
+func get(ctx context.Context, url string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err

@@ -1,6 +1,10 @@
 package verifiers
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,20 +44,39 @@ func javaStore(t *testing.T, root string) {
 // light are the families of programs.
 var light = []string{"curl", "OpenSSL", "Go", "Python", "Node", "Java"}
 
-func self(t *testing.T) []string {
+// goAlone asks Go in a process of its own.
+func goAlone(t *testing.T, cert tls.Certificate) Result {
 	t.Helper()
-	path, err := os.Executable()
+	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return []string{path, "get"}
+	file := filepath.Join(t.TempDir(), "leaf.pem")
+	write(t, file, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}))+
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "ask-go", file)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var results []Result
+	if err := json.Unmarshal(out, &results); err != nil || len(results) != 1 {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return results[0]
 }
 
 func TestPrograms(t *testing.T) {
 	ca := newAuthority(t)
 	t.Run("untrusted", func(t *testing.T) {
 		unchanged(t, isolated(t))
-		results := check(t, Checker{Only: light, Self: self(t)}, ca.cert)
+		results := check(t, Checker{Only: light}, ca.cert)
+		results["Go"] = goAlone(t, ca.cert)
 		for _, p := range programs {
 			expect(t, results, p.client, p.program, Refuses)
 			if r := results[p.client]; r.Verdict == Refuses && (r.Fix == "" || p.fix != "" && r.Fix != p.fix) {
@@ -66,7 +89,8 @@ func TestPrograms(t *testing.T) {
 		for _, p := range programs {
 			p.trust(t, ca.file)
 		}
-		results := check(t, Checker{Only: light, Self: self(t)}, ca.cert)
+		results := check(t, Checker{Only: light}, ca.cert)
+		results["Go"] = goAlone(t, ca.cert)
 		for _, p := range programs {
 			expect(t, results, p.client, p.program, Trusts)
 		}

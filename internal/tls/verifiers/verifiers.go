@@ -62,14 +62,7 @@ var Families = []string{"curl", "OpenSSL", "Go", "Python", "Node", "Java", "Fire
 // environment.
 type Checker struct {
 	// Only are the families to ask; none means all.
-	Only []string
-	// Self starts this program, or another one written in Go, such that it calls Get
-	// with the URL that is added as its last argument, and fails if Get does. Go reads
-	// the system's roots once in each process, so what an installed root changes is
-	// seen only by a new one. If empty, Get is called in this process, which is right
-	// if nothing in it has verified a certificate before the root was installed.
-	Self []string
-
+	Only   []string
 	limits limits
 }
 
@@ -90,7 +83,11 @@ const abreast = 4
 // certificate is nobody's. Clients are asked side by side where that changes
 // nothing. The error is for what keeps everything from being asked.
 //
-// All processes that it started are gone when it returns, and so are their files.
+// Go is asked in this process, which reads the system's roots once: what is
+// installed after that is seen only by another process.
+//
+// When it returns, all processes that it started have been ended, and their files are
+// gone.
 func (c *Checker) Check(ctx context.Context, cert tls.Certificate) ([]Result, error) {
 	if len(cert.Certificate) == 0 || cert.PrivateKey == nil {
 		return nil, errors.New("there is no certificate to show to clients")
@@ -132,7 +129,7 @@ func (c *Checker) find(ctx context.Context) []client {
 	look := map[string]func(context.Context) []client{
 		"curl":     findCurl,
 		"OpenSSL":  findOpenSSL,
-		"Go":       c.findGo,
+		"Go":       findGo,
 		"Python":   findPython,
 		"Node":     findNode,
 		"Java":     findJava,
@@ -176,8 +173,8 @@ type client struct {
 	family, name string
 	// program is the path of what is started, or empty if it is not installed.
 	program string
-	// command says how to have it fetch a URL. The directory is empty, the client's own,
-	// and removed afterwards; it is the same when the client is asked again.
+	// command says how to have it fetch a URL. The directory is empty, for this once, and
+	// removed afterwards.
 	command func(url, dir string) (command, error)
 	// fetch is for what is asked in this process, without a command.
 	fetch func(ctx context.Context, url string) error
@@ -215,20 +212,13 @@ func (c *client) judge(ctx context.Context, cert, stranger tls.Certificate) Resu
 		result.Verdict, result.Evidence = Unknown, "it was never started"
 		return result
 	}
-	dir, err := os.MkdirTemp(c.workspace, "tunnelctl-check-")
-	if err != nil {
-		result.Verdict, result.Evidence = Unknown, err.Error()
-		return result
-	}
-	defer remove(dir)
-
-	ours := c.ask(ctx, cert, dir)
+	ours := c.ask(ctx, cert)
 	result.Verdict, result.Evidence = ours.verdict, ours.evidence
 	switch ours.verdict {
 	case Refuses:
 		result.Fix = c.fix(ours.stdout)
 	case Trusts:
-		switch others := c.ask(ctx, stranger, dir); others.verdict {
+		switch others := c.ask(ctx, stranger); others.verdict {
 		case Trusts:
 			result.Verdict, result.Fix = Careless, c.careless
 			result.Evidence = "it sent its request to a server with a certificate of nobody's, too"
@@ -252,7 +242,7 @@ type answer struct {
 }
 
 // ask has a client open one URL of a server with this certificate.
-func (c *client) ask(ctx context.Context, cert tls.Certificate, dir string) answer {
+func (c *client) ask(ctx context.Context, cert tls.Certificate) answer {
 	server, err := listen(cert)
 	if err != nil {
 		return answer{verdict: Unknown, evidence: err.Error()}
@@ -265,6 +255,11 @@ func (c *client) ask(ctx context.Context, cert tls.Certificate, dir string) answ
 	if c.fetch != nil {
 		end = fetched(ctx, c.fetch(ctx, server.url))
 	} else {
+		dir, err := os.MkdirTemp(c.workspace, "tunnelctl-check-")
+		if err != nil {
+			return answer{verdict: Unknown, evidence: err.Error()}
+		}
+		defer remove(dir)
 		cmd, err := c.command(server.url, dir)
 		if err != nil {
 			return answer{verdict: Unknown, evidence: err.Error()}
