@@ -25,7 +25,8 @@ import (
 	"github.com/tunneld/tunneld/internal/await"
 )
 
-// An authority is a CA of a test, and a certificate of it for 127.0.0.1.
+// An authority is a CA of a test, made as ours is: the root and an intermediate have
+// the same constraints. It has a certificate for 127.0.0.1.
 type authority struct {
 	file string // the root, as PEM
 	cert tls.Certificate
@@ -33,25 +34,32 @@ type authority struct {
 
 func newAuthority(t *testing.T) authority {
 	t.Helper()
-	root := &x509.Certificate{
-		Subject:               pkix.Name{CommonName: "a root of a test"},
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-		KeyUsage:              x509.KeyUsageCertSign,
+	ca := func(name string) *x509.Certificate {
+		return &x509.Certificate{
+			Subject:                     pkix.Name{CommonName: name},
+			IsCA:                        true,
+			BasicConstraintsValid:       true,
+			KeyUsage:                    x509.KeyUsageCertSign,
+			PermittedDNSDomainsCritical: true,
+			PermittedDNSDomains:         []string{"local", "localhost"},
+			PermittedIPRanges: []*net.IPNet{
+				{IP: net.IPv4(127, 0, 0, 0).To4(), Mask: net.CIDRMask(8, 32)},
+				{IP: net.IPv6loopback, Mask: net.CIDRMask(128, 128)},
+			},
+		}
 	}
+	root, intermediate := ca("a root of a test"), ca("an intermediate of a test")
 	rootKey, rootDER := certify(t, root, nil, nil)
+	intermediateKey, intermediateDER := certify(t, intermediate, root, rootKey)
 	leaf := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: "a leaf of a test"},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	key, der := certify(t, leaf, root, rootKey)
+	key, der := certify(t, leaf, intermediate, intermediateKey)
 	file := filepath.Join(t.TempDir(), "root.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: rootDER}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return authority{file, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}}
+	write(t, file, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: rootDER})))
+	return authority{file, tls.Certificate{Certificate: [][]byte{der, intermediateDER}, PrivateKey: key}}
 }
 
 func certify(t *testing.T, template, parent *x509.Certificate, parentKey *ecdsa.PrivateKey) (*ecdsa.PrivateKey, []byte) {

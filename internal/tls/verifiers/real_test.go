@@ -52,8 +52,11 @@ func goAlone(t *testing.T, cert tls.Certificate) Result {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "leaf.pem")
-	write(t, file, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}))+
-		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
+	content := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
+	for _, der := range cert.Certificate {
+		content = append(content, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	write(t, file, string(content))
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
