@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -43,6 +44,10 @@ const killedDelay = time.Second
 // run runs a program until it ends, until ctx is done, or until settled is closed,
 // and then ends all that it has started.
 func (c command) run(ctx context.Context, program string, settled <-chan struct{}) end {
+	// The program is ended with the thread that started it: see attributes. So that must
+	// not end before.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	limited := ctx
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()

@@ -8,11 +8,12 @@ import (
 )
 
 // A family is a program and all that it starts. They are a process group, which is
-// ended as one; browsers' processes stay in it.
+// ended as one. Of browsers, Firefox's crash helper alone leaves it, and ends with
+// its Firefox.
 type family struct{ cmd *exec.Cmd }
 
 func newFamily(cmd *exec.Cmd) *family {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = attributes()
 	return &family{cmd}
 }
 

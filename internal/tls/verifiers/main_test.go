@@ -11,23 +11,22 @@ import (
 	"github.com/tunneld/tunneld/internal/leakcheck"
 )
 
-// TestMain is another program, too, for a test that needs a Go which has not yet
-// read the system's roots: see goAlone.
+// TestMain is another program, too: one that checks. See alone.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == "ask-go" {
-		askGo(os.Args[2])
+	if len(os.Args) == 4 && os.Args[1] == "ask" {
+		ask(os.Args[2], os.Args[3])
 		return
 	}
 	leakcheck.Main(m)
 }
 
-// askGo prints what Go makes of the certificate in a file.
-func askGo(file string) {
+// ask prints what clients of a family make of the certificate in a file.
+func ask(family, file string) {
 	cert, err := tls.LoadX509KeyPair(file, file)
 	if err != nil {
 		log.Fatal(err)
 	}
-	results, err := (&Checker{Only: []string{"Go"}, limits: patient}).Check(context.Background(), cert)
+	results, err := (&Checker{Only: []string{family}, limits: patient}).Check(context.Background(), cert)
 	if err != nil {
 		log.Fatal(err)
 	}

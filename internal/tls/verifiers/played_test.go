@@ -8,6 +8,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -130,20 +131,54 @@ func TestCalledOff(t *testing.T) {
 		_, err := (&Checker{limits: patient, Only: []string{"curl"}}).Check(ctx, newAuthority(t).cert)
 		ended <- err
 	}()
-	var child int
-	await.Until(t, "the client's child", func() bool {
-		data, err := os.ReadFile(filepath.Join(os.Getenv("played"), "child"))
-		if err != nil {
-			return false
-		}
-		child, err = strconv.Atoi(strings.TrimSpace(string(data)))
-		return err == nil
-	})
+	child := playedChild(t)
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v; want %v", err, context.Canceled)
 	}
 	await.Until(t, "the end of the child", func() bool { return isGone(child) })
+}
+
+// playedChild waits until a played client has written the number of a process.
+func playedChild(t *testing.T) (pid int) {
+	t.Helper()
+	await.Until(t, "the client's child", func() bool {
+		data, err := os.ReadFile(filepath.Join(os.Getenv("played"), "child"))
+		if err != nil {
+			return false
+		}
+		pid, err = strconv.Atoi(strings.TrimSpace(string(data)))
+		return err == nil
+	})
+	return pid
+}
+
+// A client does not stay when the process that checks is killed. Elsewhere it does.
+func TestKilled(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux ends processes with their parents")
+	}
+	isolated(t)
+	play(t, "curl", `echo $$ >"$dir/child.new"; mv "$dir/child.new" "$dir/child"; exec sleep 1000`)
+	cmd := alone(t, "curl", newAuthority(t).cert)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	child := playedChild(t)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	await.Until(t, "the end of the client", func() bool { return isGone(child) })
+	// Its files stay, which a process that is killed cannot remove.
+	left, err := filepath.Glob(filepath.Join(os.TempDir(), "tunnelctl-check-*"))
+	if err != nil || len(left) != 1 {
+		t.Errorf("left are %v (%v)", left, err)
+	}
+	for _, dir := range left {
+		os.RemoveAll(dir)
+	}
 }
 
 // isGone reports whether a process has ended. Whose parent has ended may never be

@@ -41,11 +41,12 @@ func javaStore(t *testing.T, root string) {
 	t.Setenv("JAVA_TOOL_OPTIONS", "-Djavax.net.ssl.trustStore="+store+" -Djavax.net.ssl.trustStorePassword=changeit -Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=9")
 }
 
-// light are the families of programs.
-var light = []string{"curl", "OpenSSL", "Go", "Python", "Node", "Java"}
+// light are the families of programs, but for Go: see alone.
+var light = []string{"curl", "OpenSSL", "Python", "Node", "Java"}
 
-// goAlone asks Go in a process of its own.
-func goAlone(t *testing.T, cert tls.Certificate) Result {
+// alone is a process that checks the clients of a family. Its Go has not yet read the
+// system's roots.
+func alone(t *testing.T, family string, cert tls.Certificate) *exec.Cmd {
 	t.Helper()
 	key, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
 	if err != nil {
@@ -61,9 +62,14 @@ func goAlone(t *testing.T, cert tls.Certificate) Result {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(self, "ask-go", file)
+	cmd := exec.Command(self, "ask", family, file)
 	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
+	return cmd
+}
+
+func goAlone(t *testing.T, cert tls.Certificate) Result {
+	t.Helper()
+	out, err := alone(t, "Go", cert).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
