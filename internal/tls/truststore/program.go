@@ -1,0 +1,89 @@
+package truststore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// A command is a program to be run, and what it is given. It gets no more of this
+// process's environment than what cleanEnvironment has.
+type command struct {
+	path string
+	args []string
+	// env has more variables, as KEY=VALUE; later ones win.
+	env   []string
+	stdin []byte
+	// limit is how long it may take; 0 means a minute.
+	limit time.Duration
+}
+
+// programs are those of the system; tests play them.
+type programs struct {
+	// find returns the path of a program of the system. The error is
+	// exec.ErrNotFound.
+	find func(name string) (string, error)
+	// run runs one to its end and returns what it wrote to its standard output. The
+	// error says what it wrote to the other.
+	run func(ctx context.Context, c command) ([]byte, error)
+}
+
+func realPrograms() programs { return programs{find: findProgram, run: runProgram} }
+
+const (
+	// programLimit is how long a program may take that usually takes seconds.
+	programLimit = time.Minute
+	// killedDelay is how long a program that was killed may keep its output open through
+	// children.
+	killedDelay = time.Second
+)
+
+func runProgram(ctx context.Context, c command) ([]byte, error) {
+	limit := c.limit
+	if limit == 0 {
+		limit = programLimit
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, c.path, c.args...)
+	cmd.Env = append(cleanEnvironment(), c.env...)
+	cmd.Stdin = bytes.NewReader(c.stdin)
+	cmd.WaitDelay = killedDelay
+	var out, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &said
+	ownGroup(cmd)
+	err := cmd.Run()
+	if err == nil {
+		return out.Bytes(), nil
+	}
+	name := filepath.Base(c.path)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return out.Bytes(), fmt.Errorf("%s has not ended within %v: %w", name, limit, context.DeadlineExceeded)
+	}
+	if ctx.Err() != nil {
+		return out.Bytes(), fmt.Errorf("%s: %w", name, ctx.Err())
+	}
+	if words := lastWords(said.String(), out.String()); words != "" {
+		return out.Bytes(), fmt.Errorf("%s: %w: %s", name, err, words)
+	}
+	return out.Bytes(), fmt.Errorf("%s: %w", name, err)
+}
+
+// lastWords is what a program that failed said, in one line of at most 300 bytes: what
+// it wrote to its standard error, or else to its output, where keytool complains.
+func lastWords(said ...string) string {
+	for _, s := range said {
+		if words := strings.Join(strings.Fields(s), " "); words != "" {
+			if len(words) > 300 {
+				words = "... " + strings.ToValidUTF8(words[len(words)-300:], "")
+			}
+			return words
+		}
+	}
+	return ""
+}
