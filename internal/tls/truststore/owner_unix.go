@@ -3,15 +3,21 @@
 package truststore
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // mayAct returns why this process must not act in the scope; nil if it may. What is below
 // a home is for its owner alone: root would leave files there that are not theirs, and
 // follow links of theirs.
-func (s *Stores) mayAct() *blockedError {
+func (s *Stores) mayAct() error {
 	euid := os.Geteuid()
 	if s.Scope == Machine {
 		if euid != 0 {
@@ -31,3 +37,41 @@ func (s *Stores) mayAct() *blockedError {
 
 // owner is the user id of a file's owner.
 func owner(info os.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }
+
+// onlyRoots returns a *blockedError unless root alone decides what a path is: another user who can
+// could have root write elsewhere, or run something else. A group is root's to choose.
+func onlyRoots(path string) error {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	for p := real; ; p = filepath.Dir(p) {
+		info, err := os.Lstat(p)
+		if err != nil {
+			return err
+		}
+		if owner(info) != 0 || info.Mode().Perm()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0 {
+			return &blockedError{p + " can be changed by others than root", "give it to root, with a mode of 0755"}
+		}
+		if p == "/" {
+			return nil
+		}
+	}
+}
+
+// writable returns a *blockedError if this process may not write to a file.
+func writable(path string) error {
+	switch err := unix.Access(path, unix.W_OK); {
+	case errors.Is(err, unix.EROFS):
+		return &blockedError{path + " is on a file system that is read-only", ""}
+	case errors.Is(err, unix.EACCES):
+		return &blockedError{"you may not write to " + path, "give it to yourself, if it is yours: sudo chown $USER '" + path + "'"}
+	case err != nil:
+		return &fs.PathError{Op: "access", Path: path, Err: err}
+	}
+	return nil
+}
+
+func globQuote(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+}

@@ -2,4 +2,4 @@ package truststore
 
 // mayAct returns why this process must not act in the scope; nil if it may. Windows itself
 // asks and refuses.
-func (s *Stores) mayAct() *blockedError { return nil }
+func (s *Stores) mayAct() error { return nil }

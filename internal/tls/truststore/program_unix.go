@@ -31,8 +31,9 @@ func cleanEnvironment() []string {
 	return []string{"LC_ALL=C", "PATH=" + strings.Join(programDirectories[:], ":")}
 }
 
-// ownGroup has a program that takes too long killed along with those that it started.
+// ownGroup has a program that takes too long killed along with those that it started. It has no
+// terminal, so that it does not ask for passwords.
 func ownGroup(cmd *exec.Cmd) {
-	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 }

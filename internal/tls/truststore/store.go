@@ -64,3 +64,6 @@ func (e *blockedError) Error() string {
 	}
 	return e.why + ": " + e.fix
 }
+
+// alias is what a certificate is called where a name is ours to choose.
+func alias(fingerprint string) string { return "tunneld-" + fingerprint[:16] }

@@ -4,7 +4,11 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"slices"
+	"syscall"
 )
 
 // Stores are the trust stores of one scope. Its methods must not be called
@@ -20,25 +24,331 @@ type Stores struct {
 	// is written, and removed with the last.
 	Receipts string
 	Log      *slog.Logger
+
+	// programs is nil for those of the system.
+	programs *programs
+	// root is put before the paths of the system; tests have one.
+	root string
 }
 
-var errUnwritten = errors.New("not written yet")
+func (s *Stores) log() *slog.Logger {
+	if s.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return s.Log
+}
+
+func (s *Stores) getenv(key string) string {
+	if s.Getenv == nil {
+		return ""
+	}
+	return s.Getenv(key)
+}
+
+func (s *Stores) program() programs {
+	if s.programs == nil {
+		return realPrograms()
+	}
+	return *s.programs
+}
 
 // Install plans that root is in every place of the scope. Whatever else was
 // installed for the same source, such as the state directory of a daemon, is
 // taken out: a root certificate of it that is no longer used.
 func (s *Stores) Install(ctx context.Context, root *x509.Certificate, source string) ([]Step, error) {
-	return nil, errUnwritten
+	stores, err := s.find(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look for trust stores: %w", err)
+	}
+	records, err := s.records()
+	if err != nil {
+		return nil, err
+	}
+	var steps []Step
+	for _, st := range stores {
+		step := s.step(ctx, Add, st, root)
+		step.source = source
+		steps = append(steps, step)
+	}
+	for _, r := range records {
+		if r.Source != source || r.fingerprint == Fingerprint(root) {
+			continue
+		}
+		old, err := s.removal(ctx, r, stores)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, old...)
+	}
+	return steps, nil
 }
 
 // Removal plans that nothing is left of what was installed, and of also, which may
 // be nil and may have been put there by hand.
 func (s *Stores) Removal(ctx context.Context, also *x509.Certificate) ([]Step, error) {
-	return nil, errUnwritten
+	stores, err := s.find(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look for trust stores: %w", err)
+	}
+	records, err := s.records()
+	if err != nil {
+		return nil, err
+	}
+	if also != nil {
+		fingerprint := Fingerprint(also)
+		i := slices.IndexFunc(records, func(r record) bool { return r.fingerprint == fingerprint })
+		if i < 0 {
+			records = append(records, record{fingerprint: fingerprint, cert: also})
+		} else {
+			records[i].cert = also // its receipt may be broken
+		}
+	}
+	var steps []Step
+	for _, r := range records {
+		of, err := s.removal(ctx, r, stores)
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, of...)
+	}
+	return steps, nil
+}
+
+// removal plans that nothing is left of one certificate: in the stores that there are,
+// and in those of its receipt, which may be elsewhere by now.
+func (s *Stores) removal(ctx context.Context, r record, stores []store) ([]Step, error) {
+	var steps []Step
+	places := slices.Clone(stores)
+	for _, n := range r.Places {
+		if slices.ContainsFunc(stores, func(st store) bool { return samePlace(st.place(), n.Place) }) {
+			continue
+		}
+		st, err := s.at(n.Place)
+		if err != nil {
+			step := Step{Action: Remove, Place: n.Place, Cert: r.cert, Fingerprint: r.fingerprint, Blocked: err.Error()}
+			steps = append(steps, step)
+			continue
+		}
+		places = append(places, st)
+	}
+	for _, st := range places {
+		cert := r.cert
+		if cert == nil {
+			var err error
+			if cert, err = search(ctx, st, r.fingerprint); err != nil {
+				s.log().Warn("a trust store cannot be searched", "path", st.place().Path, "err", err)
+			}
+			if cert == nil {
+				continue
+			}
+		}
+		step := s.step(ctx, Remove, st, cert)
+		if _, noted := r.find(st.place()); noted {
+			// If it is gone, that is still to be noted.
+			if step.Done {
+				step.Done = false
+				step.Blocked, step.Fix = s.blocked(s.mayAct())
+			}
+		} else if step.Done || step.unseen {
+			continue
+		}
+		steps = append(steps, step)
+	}
+	if r.all || (len(r.Places) == 0 && s.has(r.fingerprint)) {
+		step := Step{Action: Remove, Cert: r.cert, Fingerprint: r.fingerprint,
+			Place: Place{Kind: Receipt, Path: s.receiptPath(r.fingerprint), Scope: s.Scope, Readers: "nobody but this program"}}
+		step.Blocked, step.Fix = s.blocked(s.mayAct())
+		steps = append(steps, step)
+	}
+	return steps, nil
+}
+
+func (s *Stores) has(fingerprint string) bool {
+	_, err := os.Lstat(s.receiptPath(fingerprint))
+	return err == nil
+}
+
+func search(ctx context.Context, st store, fingerprint string) (*x509.Certificate, error) {
+	if searcher, ok := st.(searcher); ok {
+		return searcher.search(ctx, fingerprint)
+	}
+	return nil, nil
+}
+
+// step plans one step, from what the store says.
+func (s *Stores) step(ctx context.Context, action Action, st store, cert *x509.Certificate) Step {
+	step := Step{Action: action, Place: st.place(), Cert: cert, Fingerprint: Fingerprint(cert)}
+	there, err := st.look(ctx, cert)
+	if err != nil {
+		step.Blocked, step.Fix = s.blocked(err)
+		step.unseen = true
+		return step
+	}
+	if action == Add {
+		step.Done = there == present
+	} else {
+		step.Done = there == absent
+	}
+	if step.Done {
+		return step
+	}
+	if err := s.mayAct(); err != nil {
+		step.Blocked, step.Fix = s.blocked(err)
+	} else if err := st.ready(ctx, action, cert); err != nil {
+		step.Blocked, step.Fix = s.blocked(err)
+	}
+	return step
+}
+
+// blocked is what a step says of an error.
+func (s *Stores) blocked(err error) (why, fix string) {
+	var b *blockedError
+	switch {
+	case err == nil:
+		return "", ""
+	case errors.As(err, &b):
+		return b.why, b.fix
+	}
+	return explain(err).Error(), ""
 }
 
 // Do does what Install or Removal planned, and looks whether it is so. A step
 // that is done already, or was by now, changes nothing.
 func (s *Stores) Do(ctx context.Context, step Step) error {
-	return errUnwritten
+	if step.Place.Scope != s.Scope {
+		return fmt.Errorf("%s is of the scope %s, not %s", step.Place.Path, step.Place.Scope, s.Scope)
+	}
+	if err := s.mayAct(); err != nil {
+		return err
+	}
+	release, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer release()
+	if step.Place.Kind == Receipt {
+		return s.forget(ctx, step.Fingerprint)
+	}
+	st, err := s.at(step.Place)
+	if err != nil {
+		return err
+	}
+	if step.Action == Add {
+		if err := s.add(ctx, st, step); err != nil {
+			return fmt.Errorf("add the certificate to %s: %w", step.Place.Path, err)
+		}
+		return nil
+	}
+	if err := s.remove(ctx, st, step.Cert); err != nil {
+		return fmt.Errorf("remove the certificate from %s: %w", step.Place.Path, err)
+	}
+	return nil
+}
+
+func (s *Stores) add(ctx context.Context, st store, step Step) error {
+	cert := step.Cert
+	there, err := st.look(ctx, cert)
+	if err != nil || there == present {
+		return err
+	}
+	if err := st.ready(ctx, Add, cert); err != nil {
+		return err
+	}
+	fingerprint := Fingerprint(cert)
+	n := noted{Place: st.place()}
+	if m, ok := st.(maker); ok {
+		n.Made = m.makes()
+	}
+	if err := s.note(cert, step.source, n); err != nil {
+		return err
+	}
+	err = st.add(ctx, cert)
+	if err == nil {
+		there, err = st.look(ctx, cert)
+		if err == nil && there != present {
+			err = errors.New("it was put there, but those who read it do not see it")
+		}
+	}
+	if err == nil {
+		s.log().Info("a certificate is trusted", "fingerprint", fingerprint, "path", st.place().Path)
+		return nil
+	}
+	// Whoever gave up waiting still wants nothing half done.
+	undo := s.remove(context.WithoutCancel(ctx), st, cert)
+	if undo != nil {
+		return errors.Join(explain(err), fmt.Errorf("take it back: %w", undo))
+	}
+	return explain(err)
+}
+
+func (s *Stores) remove(ctx context.Context, st store, cert *x509.Certificate) error {
+	fingerprint := Fingerprint(cert)
+	there, err := st.look(ctx, cert)
+	if err != nil {
+		return err
+	}
+	if there != absent {
+		if err := st.ready(ctx, Remove, cert); err != nil {
+			return err
+		}
+		if err := st.remove(ctx, cert); err != nil {
+			return explain(err)
+		}
+		if there, err = st.look(ctx, cert); err != nil {
+			return err
+		}
+		if there != absent {
+			return errors.New("it was taken out, and is still there")
+		}
+		s.log().Info("a certificate is trusted no more", "fingerprint", fingerprint, "path", st.place().Path)
+	}
+	r, _ := s.record(fingerprint)
+	n, _ := r.find(st.place())
+	if m, ok := st.(maker); ok && len(n.Made) > 0 {
+		if err := m.unmake(ctx, n.Made); err != nil {
+			return fmt.Errorf("remove what was made for it: %w", explain(err))
+		}
+	}
+	return s.strike(fingerprint, st.place())
+}
+
+// forget removes a receipt that could not be read, if its certificate is nowhere any more.
+func (s *Stores) forget(ctx context.Context, fingerprint string) error {
+	r, ok := s.record(fingerprint)
+	if !ok {
+		return nil
+	}
+	stores, err := s.find(ctx)
+	if err != nil {
+		return fmt.Errorf("look for trust stores: %w", err)
+	}
+	for _, st := range stores {
+		cert := r.cert
+		if cert == nil {
+			if cert, err = search(ctx, st, fingerprint); err != nil {
+				return err
+			} else if cert == nil {
+				continue
+			}
+		}
+		there, err := st.look(ctx, cert)
+		if err != nil {
+			return err
+		}
+		if there != absent {
+			return fmt.Errorf("the receipt is kept: %s still has the certificate", st.place().Path)
+		}
+	}
+	return s.discard(fingerprint)
+}
+
+// explain says in words what users meet and can do something about.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("the file system is read-only: %w", err)
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("the disk is full: %w", err)
+	}
+	return err
 }

@@ -52,6 +52,9 @@ const (
 	Java     Kind = "java"
 	Keychain Kind = "keychain"
 	Windows  Kind = "windows"
+	// Receipt is no store, but what is left of a receipt that could not be read, and whose
+	// certificate is nowhere any more. It can only be removed.
+	Receipt Kind = "receipt"
 )
 
 // An Action is what a Step does with a certificate.
@@ -64,10 +67,11 @@ const (
 
 // A Step adds a certificate to one place, or removes it from there.
 type Step struct {
-	Action Action            `json:"action"`
-	Place  Place             `json:"place"`
-	Cert   *x509.Certificate `json:"-"`
-	// Fingerprint is that of Cert.
+	Action Action `json:"action"`
+	Place  Place  `json:"place"`
+	// Cert is nil if Place is a Receipt.
+	Cert *x509.Certificate `json:"-"`
+	// Fingerprint is that of the certificate.
 	Fingerprint string `json:"fingerprint"`
 	// Done says that there is nothing left to do.
 	Done bool `json:"done"`
@@ -75,6 +79,11 @@ type Step struct {
 	// about it. Both are empty if it can.
 	Blocked string `json:"blocked,omitempty"`
 	Fix     string `json:"fix,omitempty"`
+
+	// source is what Cert is added for, to be noted.
+	source string
+	// unseen: whether it is done could not be seen.
+	unseen bool
 }
 
 // Fingerprint is the SHA-256 of a certificate, in hex.

@@ -1,0 +1,337 @@
+//go:build unix
+
+package truststore
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/tunneld/tunneld/internal/atomicfile"
+)
+
+// A javaStore is the key store of a JDK that keeps its own, changed by that very JDK's keytool.
+type javaStore struct {
+	// home is the JDK's directory, cacerts the key store in it.
+	home, cacerts string
+	scope         Scope
+	programs      programs
+}
+
+// javaPlaces are where key stores are in a JDK; the second is that of Java 8.
+var javaPlaces = [...]string{"lib/security/cacerts", "jre/lib/security/cacerts"}
+
+// javaPassword is that of all key stores of JDKs, unless somebody has changed it. It keeps no secret.
+const javaPassword = "changeit"
+
+// findJava returns the key stores of JDKs in the scope: whose a store is, its owner says.
+func (s *Stores) findJava() ([]store, error) {
+	var homes []string
+	patterns := []string{"/usr/lib/jvm/*", "/usr/java/*", "/opt/*", "/opt/*/*"}
+	for i, p := range patterns {
+		patterns[i] = filepath.Join("/", s.root, p)
+	}
+	if home := s.getenv("JAVA_HOME"); filepath.IsAbs(home) {
+		homes = append(homes, home)
+	}
+	if s.Scope == User {
+		for _, p := range []string{".sdkman/candidates/java/*", ".jdks/*", ".asdf/installs/java/*", ".local/share/mise/installs/java/*", ".gradle/jdks/*"} {
+			patterns = append(patterns, filepath.Join(globQuote(s.Home), p))
+		}
+	}
+	for _, p := range patterns {
+		found, err := filepath.Glob(p)
+		if err != nil {
+			return nil, err
+		}
+		homes = append(homes, found...)
+	}
+	var stores []store
+	seen := make(map[string]bool)
+	for _, home := range homes {
+		for _, name := range javaPlaces {
+			st := s.java(home, name)
+			if st == nil || seen[st.cacerts] {
+				continue
+			}
+			seen[st.cacerts] = true
+			stores = append(stores, st)
+		}
+	}
+	return stores, nil
+}
+
+// java returns the key store of a JDK; nil if it is not of this scope, or none of its own: a link to what the
+// system makes follows the system's store.
+func (s *Stores) java(home, name string) *javaStore {
+	home, err := filepath.EvalSymlinks(home)
+	if err != nil {
+		return nil
+	}
+	path, err := filepath.EvalSymlinks(filepath.Join(home, name))
+	if err != nil || !strings.HasPrefix(path, home+"/") {
+		return nil
+	}
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil
+	}
+	st := &javaStore{home: home, cacerts: path, scope: s.Scope, programs: s.program()}
+	if st.keytool() == "" {
+		return nil // some other directory
+	}
+	if !s.owns(path, info) {
+		return nil
+	}
+	return st
+}
+
+// owns reports whether a file is of the scope: root's, or the user's. If that is root, it is what is in the home.
+func (s *Stores) owns(path string, info fs.FileInfo) bool {
+	if s.Scope == Machine {
+		return owner(info) == 0
+	}
+	home, err := os.Stat(s.Home)
+	return err == nil && owner(info) == owner(home) && (owner(info) != 0 || strings.HasPrefix(path, filepath.Clean(s.Home)+"/"))
+}
+
+// javaAt returns the key store at a path, whether it is there or not.
+func (s *Stores) javaAt(path string) (*javaStore, error) {
+	for _, name := range javaPlaces[:] {
+		if home, ok := strings.CutSuffix(path, "/"+name); ok {
+			home = strings.TrimSuffix(home, "/jre")
+			return &javaStore{home: home, cacerts: path, scope: s.Scope, programs: s.program()}, nil
+		}
+	}
+	return nil, fmt.Errorf("%s is no key store of a JDK", path)
+}
+
+func (s *javaStore) place() Place {
+	return Place{Kind: Java, Path: s.cacerts, Scope: s.scope, Readers: "programs that run in " + s.home}
+}
+
+// keytool is the JDK's; empty if it has none.
+func (s *javaStore) keytool() string {
+	for _, name := range [...]string{"bin/keytool", "jre/bin/keytool"} {
+		path := filepath.Join(s.home, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return path
+		}
+	}
+	return ""
+}
+
+func (s *javaStore) run(ctx context.Context, stdin []byte, path string, args ...string) ([]byte, error) {
+	args = append(args, "-keystore", path, "-storepass", javaPassword, "-J-Duser.language=en")
+	return s.programs.run(ctx, command{path: s.keytool(), args: args, stdin: stdin})
+}
+
+func (s *javaStore) look(ctx context.Context, cert *x509.Certificate) (presence, error) {
+	data, err := os.ReadFile(s.cacerts)
+	if errors.Is(err, fs.ErrNotExist) {
+		return absent, nil
+	} else if err != nil {
+		return absent, fmt.Errorf("read the key store: %w", err)
+	}
+	switch has, err := s.has(ctx, data, cert); {
+	case err != nil:
+		return absent, err
+	case has:
+		return present, nil
+	}
+	left, err := s.left()
+	if err != nil || len(left) == 0 {
+		return absent, err
+	}
+	return partly, nil
+}
+
+// has reports whether a key store has the certificate. Java's own format, and since Java 18 PKCS #12 without a
+// password, have it in one piece, as it is; else keytool has to decipher it.
+func (s *javaStore) has(ctx context.Context, data []byte, cert *x509.Certificate) (bool, error) {
+	if bytes.Contains(data, cert.Raw) {
+		return true, nil
+	}
+	if isJKS(data) || bytes.Contains(data, oidX509Certificate) {
+		return false, nil
+	}
+	entries, err := s.entries(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, e := range entries {
+		if e.cert.Equal(cert) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func isJKS(data []byte) bool { return bytes.HasPrefix(data, []byte{0xfe, 0xed, 0xfe, 0xed}) }
+
+// oidX509Certificate says in PKCS #12 that a certificate follows (RFC 7292, section 4.2.3). Where it can be read, so
+// can they.
+var oidX509Certificate = []byte{0x06, 0x0a, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x09, 0x16, 0x01}
+
+// A javaEntry is a trusted certificate in a key store.
+type javaEntry struct {
+	alias string
+	cert  *x509.Certificate
+}
+
+func (s *javaStore) entries(ctx context.Context) ([]javaEntry, error) {
+	if s.keytool() == "" {
+		return nil, &blockedError{"the JDK has no keytool", ""}
+	}
+	out, err := s.run(ctx, nil, s.cacerts, "-list", "-rfc")
+	if err != nil {
+		return nil, s.closed(err)
+	}
+	return parseJava(string(out)), nil
+}
+
+// closed is what is said when keytool cannot open the key store, for which its password is the most likely reason.
+// keytool itself says which it is, and its exit status does not.
+func (s *javaStore) closed(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &blockedError{
+		fmt.Sprintf("the key store does not open with Java's usual password, %q (%v)", javaPassword, err),
+		fmt.Sprintf("with its own password: %s -importcert -noprompt -keystore %s -alias tunneld -file the certificate's file", s.keytool(), s.cacerts),
+	}
+}
+
+// parseJava reads keytool's list, of which an entry is its alias and the certificate in PEM.
+func parseJava(out string) []javaEntry {
+	var entries []javaEntry
+	for part := range strings.SplitSeq("\n"+out, "\nAlias name: ") {
+		name, rest, _ := strings.Cut(part, "\n")
+		for _, cert := range certificates([]byte(rest)) {
+			entries = append(entries, javaEntry{strings.TrimRight(name, "\r"), cert})
+		}
+	}
+	return entries
+}
+
+func (s *javaStore) ready(ctx context.Context, _ Action, _ *x509.Certificate) error {
+	if s.keytool() == "" {
+		return &blockedError{"the JDK has no keytool", ""}
+	}
+	dir := filepath.Dir(s.cacerts)
+	if s.scope == Machine {
+		for _, path := range []string{dir, s.keytool()} {
+			if err := onlyRoots(path); err != nil {
+				return err
+			}
+		}
+	}
+	if err := writable(dir); err != nil {
+		return err
+	}
+	if _, err := s.run(ctx, nil, s.cacerts, "-list"); err != nil {
+		return s.closed(err)
+	}
+	return nil
+}
+
+func (s *javaStore) add(ctx context.Context, cert *x509.Certificate) error {
+	return s.change(func(path string) error {
+		_, err := s.run(ctx, encode(cert), path, "-importcert", "-noprompt", "-trustcacerts", "-alias", alias(Fingerprint(cert)))
+		return err
+	})
+}
+
+func (s *javaStore) remove(ctx context.Context, cert *x509.Certificate) error {
+	left, err := s.left()
+	if err != nil {
+		return err
+	}
+	for _, path := range left {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	entries, err := s.entries(ctx)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !e.cert.Equal(cert) {
+			continue
+		}
+		err := s.change(func(path string) error {
+			_, err := s.run(ctx, nil, path, "-delete", "-alias", e.alias)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// change has a program change a copy of the key store, and then puts it into the place of the old one, with the
+// same owner and mode: keytool writes where it reads, and one that is killed meanwhile leaves half of it.
+func (s *javaStore) change(do func(path string) error) error {
+	info, err := os.Lstat(s.cacerts)
+	if err != nil {
+		return err
+	}
+	data, err := os.ReadFile(s.cacerts)
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteFunc(s.cacerts, data, info.Mode().Perm(), func(temporary string) error {
+		if err := do(temporary); err != nil {
+			return err
+		}
+		f, err := os.OpenFile(temporary, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		now, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		stat := info.Sys().(*syscall.Stat_t)
+		if current := now.Sys().(*syscall.Stat_t); current.Uid != stat.Uid || current.Gid != stat.Gid {
+			if err := f.Chown(int(stat.Uid), int(stat.Gid)); err != nil {
+				return fmt.Errorf("keep the owner: %w", err)
+			}
+		}
+		if err := f.Chmod(info.Mode().Perm()); err != nil {
+			return err
+		}
+		return f.Sync()
+	})
+}
+
+// left is what change leaves of a copy when the process is killed.
+func (s *javaStore) left() ([]string, error) {
+	return filepath.Glob(filepath.Join(globQuote(filepath.Dir(s.cacerts)), "."+filepath.Base(s.cacerts)+".*.tmp"))
+}
+
+func (s *javaStore) search(ctx context.Context, fingerprint string) (*x509.Certificate, error) {
+	if _, err := os.Stat(s.cacerts); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	entries, err := s.entries(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if Fingerprint(e.cert) == fingerprint {
+			return e.cert, nil
+		}
+	}
+	return nil, nil
+}

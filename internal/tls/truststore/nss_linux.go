@@ -1,0 +1,443 @@
+package truststore
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/sha1" // NSS finds certificates by it
+	"crypto/x509"
+	"encoding/asn1"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// An nssStore is a database of NSS, which browsers keep their certificates in, changed by NSS's own
+// certutil. It is SQLite's, and so works while the browser runs, which sees the change when it starts
+// next.
+type nssStore struct {
+	dir      string
+	readers  string
+	programs programs
+}
+
+func (s *nssStore) place() Place {
+	return Place{Kind: NSS, Path: s.dir, Scope: User, Readers: s.readers}
+}
+
+// nssFiles are what a database consists of. cert9.db has the certificates; one that has only the
+// cert8.db of old is not for us.
+var nssFiles = [...]string{"cert9.db", "key4.db", "pkcs11.txt"}
+
+func (s *nssStore) database() string { return filepath.Join(s.dir, nssFiles[0]) }
+
+func (s *nssStore) look(ctx context.Context, cert *x509.Certificate) (presence, error) {
+	e, err := s.entry(ctx, cert)
+	switch {
+	case err != nil:
+		return absent, err
+	case e == nil:
+		return absent, nil
+	case e.trusted():
+		return present, nil
+	}
+	return partly, nil
+}
+
+// An nssEntry is a certificate in a database.
+type nssEntry struct {
+	nick        string
+	fingerprint string
+	// flags are NSS's words for what it is trusted for as a TLS server's or its CA's.
+	flags []string
+}
+
+// trusted: with the trust flag C.
+func (e nssEntry) trusted() bool { return slices.Contains(e.flags, "Trusted CA") }
+
+// entry is a certificate's entry, under whatever nickname; nil if it has none.
+func (s *nssStore) entry(ctx context.Context, cert *x509.Certificate) (*nssEntry, error) {
+	if there, err := s.mayHave(cert); err != nil || !there {
+		return nil, err
+	}
+	nicks, err := s.nicks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// The likely one first: each costs a process.
+	if i := slices.Index(nicks, nickname(cert)); i > 0 {
+		nicks[0], nicks[i] = nicks[i], nicks[0]
+	}
+	fingerprint := Fingerprint(cert)
+	var failed error
+	for _, nick := range nicks {
+		entries, err := s.entries(ctx, nick)
+		if err != nil {
+			failed = err // it may be another's name that certutil does not find again
+			continue
+		}
+		if i := slices.IndexFunc(entries, func(e nssEntry) bool { return e.fingerprint == fingerprint }); i >= 0 {
+			return &entries[i], nil
+		}
+	}
+	return nil, failed
+}
+
+// mayHave reports whether the certificate's bytes are in the database's file: if not, there is nothing
+// to ask certutil. They are there in one piece if it is small and SQLite's pages are not (see "the database file
+// format" of SQLite, section 1.6); else it may be there.
+func (s *nssStore) mayHave(cert *x509.Certificate) (bool, error) {
+	data, err := os.ReadFile(s.database())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("read the database: %w", err)
+	}
+	if len(data) < 100 || binary.BigEndian.Uint16(data[16:]) < 4096 || len(cert.Raw) > 2000 {
+		return true, nil
+	}
+	log, err := os.ReadFile(s.database() + "-wal")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("read the database: %w", err)
+	}
+	return bytes.Contains(data, cert.Raw) || bytes.Contains(log, cert.Raw), nil
+}
+
+// nickname is what a certificate is called in databases, unless that name is taken.
+func nickname(cert *x509.Certificate) string {
+	if name := cert.Subject.CommonName; name != "" {
+		return name
+	}
+	return alias(Fingerprint(cert))
+}
+
+// certutil runs NSS's program on the database. It gets an empty file of passwords, so that it asks for
+// none.
+func (s *nssStore) certutil(ctx context.Context, stdin []byte, args ...string) (string, error) {
+	path, err := s.program()
+	if err != nil {
+		return "", err
+	}
+	args = append(args, "-d", "sql:"+s.dir, "-f", "/dev/null")
+	out, err := s.programs.run(ctx, command{path: path, args: args, stdin: stdin})
+	if err != nil && strings.Contains(err.Error(), "SEC_ERROR_BAD_PASSWORD") {
+		// There is no other sign of it: the exit status is always 255.
+		return "", &blockedError{"the database has a password", fmt.Sprintf("run: certutil -A -d sql:%s -n tunneld -t C,, -i the certificate's file; or take the password off while it is added", s.dir)}
+	}
+	return string(out), err
+}
+
+func (s *nssStore) program() (string, error) {
+	path, err := s.programs.find("certutil")
+	if isMissing(err) {
+		return "", &blockedError{"certutil, the program for such databases, is not installed", "install " + s.packageName()}
+	}
+	return path, err
+}
+
+// packageName is what certutil comes with, by the program that installs packages here.
+func (s *nssStore) packageName() string {
+	for _, p := range [...]struct{ program, name string }{
+		{"apt-get", "libnss3-tools"}, {"dnf", "nss-tools"}, {"yum", "nss-tools"}, {"pacman", "nss"}, {"zypper", "mozilla-nss-tools"}, {"apk", "nss-tools"},
+	} {
+		if _, err := s.programs.find(p.program); err == nil {
+			return "the package " + p.name
+		}
+	}
+	return "the tools of NSS"
+}
+
+// nicks are the nicknames in the database, each once.
+func (s *nssStore) nicks(ctx context.Context) ([]string, error) {
+	out, err := s.certutil(ctx, nil, "-L")
+	if err != nil {
+		return nil, fmt.Errorf("list the certificates: %w", err)
+	}
+	return parseNicks(out), nil
+}
+
+// parseNicks reads certutil's list, of which a line is a nickname, which may have spaces, and three sets of
+// trust flags, after two lines of headings.
+func parseNicks(out string) []string {
+	var nicks []string
+	for line := range strings.Lines(out) {
+		line = strings.TrimRight(line, " \r\n")
+		i := strings.LastIndexByte(line, ' ')
+		nick := strings.TrimRight(line[:max(i, 0)], " ")
+		if nick == "" || !isTrustFlags(line[i+1:]) || slices.Contains(nicks, nick) {
+			continue
+		}
+		nicks = append(nicks, nick)
+	}
+	return nicks
+}
+
+func isTrustFlags(word string) bool {
+	return strings.Count(word, ",") == 2 && strings.Trim(word, "pPcCTuwgh,") == ""
+}
+
+// entries are the certificates of one nickname: those with the same subject share one.
+func (s *nssStore) entries(ctx context.Context, nick string) ([]nssEntry, error) {
+	out, err := s.certutil(ctx, nil, "-L", "-n", nick)
+	if err != nil {
+		return nil, fmt.Errorf("look at the certificate %q: %w", nick, err)
+	}
+	return parseEntries(nick, out), nil
+}
+
+// parseEntries reads what certutil prints of certificates. The lines that count come after what a
+// certificate itself could say.
+func parseEntries(nick, out string) []nssEntry {
+	var entries []nssEntry
+	const headings = 4 // how far those are indented that are not the certificate's
+	heading := ""
+	for line := range strings.Lines(out) {
+		line = strings.TrimRight(line, "\r\n")
+		text := strings.TrimLeft(line, " ")
+		indent := len(line) - len(text)
+		switch {
+		case text == "":
+		case indent == headings:
+			heading = text
+			if text == "Fingerprint (SHA-256):" {
+				entries = append(entries, nssEntry{nick: nick})
+			}
+		case len(entries) == 0:
+		case heading == "Fingerprint (SHA-256):":
+			e := &entries[len(entries)-1]
+			e.fingerprint += strings.ToLower(strings.ReplaceAll(text, ":", ""))
+		case heading == "Certificate Trust Flags:":
+			if strings.HasSuffix(text, " Flags:") {
+				if text != "SSL Flags:" {
+					heading = "" // the others do not count
+				}
+				continue
+			}
+			e := &entries[len(entries)-1]
+			e.flags = append(e.flags, text)
+		}
+	}
+	return entries
+}
+
+func (s *nssStore) ready(ctx context.Context, action Action, cert *x509.Certificate) error {
+	if _, err := s.program(); err != nil {
+		return err
+	}
+	made := s.makes()
+	if len(made) > 0 {
+		return writable(filepath.Dir(made[0]))
+	}
+	for _, path := range []string{s.dir, s.database()} {
+		if err := writable(path); err != nil {
+			return err
+		}
+	}
+	if action != Add {
+		return nil
+	}
+	e, err := s.entry(ctx, cert)
+	if err == nil && e != nil && !e.trusted() && len(e.flags) > 0 {
+		return &blockedError{
+			fmt.Sprintf("the certificate is there, and somebody has set what it is trusted for: %s", strings.Join(e.flags, ", ")),
+			fmt.Sprintf("if you want it trusted: certutil -M -d 'sql:%s' -n '%s' -t C,,", s.dir, e.nick),
+		}
+	}
+	return err
+}
+
+func (s *nssStore) add(ctx context.Context, cert *x509.Certificate) error {
+	if len(s.makes()) > 0 {
+		if err := os.MkdirAll(s.dir, 0o700); err != nil {
+			return err
+		}
+		// As browsers make theirs.
+		if _, err := s.certutil(ctx, nil, "-N", "--empty-password"); err != nil {
+			return fmt.Errorf("make the database: %w", err)
+		}
+	}
+	nick := nickname(cert)
+	nicks, err := s.nicks(ctx)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(nicks, nick) {
+		// NSS has only those of one subject share a name.
+		nick, err = s.freeNick(ctx, cert, nick)
+		if err != nil {
+			return err
+		}
+	}
+	_, err = s.certutil(ctx, encode(cert), "-A", "-a", "-n", nick, "-t", "C,,")
+	return err
+}
+
+// freeNick is a nickname for a certificate whose own is taken: the same if it is by one of the same
+// subject.
+func (s *nssStore) freeNick(ctx context.Context, cert *x509.Certificate, nick string) (string, error) {
+	certs, err := s.certs(ctx, nick)
+	if err != nil {
+		return "", err
+	}
+	if slices.ContainsFunc(certs, func(c *x509.Certificate) bool { return !bytes.Equal(c.RawSubject, cert.RawSubject) }) {
+		return nick + " " + Fingerprint(cert)[:8], nil
+	}
+	return nick, nil
+}
+
+// certs are the certificates that a nickname, or a PKCS #11 URI, leads to.
+func (s *nssStore) certs(ctx context.Context, nick string) ([]*x509.Certificate, error) {
+	out, err := s.certutil(ctx, nil, "-L", "-a", "-n", nick)
+	if err != nil {
+		return nil, fmt.Errorf("look at the certificate %q: %w", nick, err)
+	}
+	return certificates([]byte(out)), nil
+}
+
+func (s *nssStore) remove(ctx context.Context, cert *x509.Certificate) error {
+	e, err := s.entry(ctx, cert)
+	if err != nil || e == nil {
+		return err
+	}
+	name := e.nick
+	entries, err := s.entries(ctx, e.nick)
+	if err != nil {
+		return err
+	}
+	if len(entries) > 1 {
+		// certutil would take out the first that it meets. The key's number is that one's.
+		if name, err = keyURI(cert); err != nil {
+			return err
+		}
+	}
+	certs, err := s.certs(ctx, name)
+	if err != nil {
+		return err
+	}
+	if len(certs) != 1 || !certs[0].Equal(cert) {
+		return fmt.Errorf("there are other certificates that NSS cannot tell from it, with the nickname %q: nothing is taken out", e.nick)
+	}
+	_, err = s.certutil(ctx, nil, "-D", "-n", name)
+	return err
+}
+
+// keyURI is how a certificate in a database is named by its key alone (RFC 7512): the SHA-1 of the public
+// value or the modulus, as NSS makes it in PK11_MakeIDFromPubKey.
+func keyURI(cert *x509.Certificate) (string, error) {
+	var value []byte
+	switch key := cert.PublicKey.(type) {
+	case *ecdsa.PublicKey:
+		var info struct {
+			Algorithm asn1.RawValue
+			Key       asn1.BitString
+		}
+		if _, err := asn1.Unmarshal(cert.RawSubjectPublicKeyInfo, &info); err != nil {
+			return "", fmt.Errorf("read the public key: %w", err)
+		}
+		value = info.Key.Bytes
+	case *rsa.PublicKey:
+		value = key.N.Bytes()
+	default:
+		return "", fmt.Errorf("a key of type %T cannot be found", key)
+	}
+	sum := sha1.Sum(value)
+	var uri strings.Builder
+	uri.WriteString("pkcs11:id=")
+	for _, b := range sum {
+		uri.WriteString("%" + hex.EncodeToString([]byte{b}))
+	}
+	return uri.String(), nil
+}
+
+// search looks at each certificate in the database.
+func (s *nssStore) search(ctx context.Context, fingerprint string) (*x509.Certificate, error) {
+	if _, err := os.Stat(s.database()); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	nicks, err := s.nicks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, nick := range nicks {
+		certs, err := s.certs(ctx, nick)
+		if err != nil {
+			return nil, err
+		}
+		for _, cert := range certs {
+			if Fingerprint(cert) == fingerprint {
+				return cert, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+func (s *nssStore) makes() []string {
+	if _, err := os.Lstat(s.database()); err == nil {
+		return nil
+	}
+	made := []string{s.database()}
+	for dir := s.dir; ; dir = filepath.Dir(dir) {
+		if _, err := os.Lstat(dir); err == nil || dir == filepath.Dir(dir) {
+			break
+		}
+		made = append(made, dir)
+	}
+	slices.Reverse(made)
+	return made
+}
+
+func (s *nssStore) unmake(ctx context.Context, made []string) error {
+	if _, err := os.Stat(s.database()); err == nil {
+		if used, err := s.used(ctx); err != nil || used {
+			return err
+		}
+	}
+	for _, name := range nssFiles {
+		for _, ending := range []string{"", "-journal"} {
+			if err := os.Remove(filepath.Join(s.dir, name+ending)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	for _, dir := range slices.Backward(made) {
+		if dir == s.database() {
+			continue
+		}
+		// What is not empty is somebody else's by now.
+		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
+			return err
+		}
+	}
+	return nil
+}
+
+// used reports whether there is anything in the database: a certificate, a key, or another module than
+// NSS's own.
+func (s *nssStore) used(ctx context.Context) (bool, error) {
+	if info, err := os.Stat(s.database()); err == nil && info.Size() == 0 {
+		return false, nil // certutil was killed as it made it
+	}
+	nicks, err := s.nicks(ctx)
+	if err != nil || len(nicks) > 0 {
+		return true, err
+	}
+	// Without keys it fails.
+	if _, err := s.certutil(ctx, nil, "-K"); err == nil {
+		return true, nil
+	}
+	data, err := os.ReadFile(filepath.Join(s.dir, nssFiles[2]))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return true, err
+	}
+	return bytes.Count(data, []byte("\nname=")) > 1, nil
+}

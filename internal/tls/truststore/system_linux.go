@@ -1,0 +1,413 @@
+package truststore
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tunneld/tunneld/internal/atomicfile"
+)
+
+// A layout is how a family of distributions keeps its trust store: a directory for
+// certificates, and a program that makes from it what programs read.
+type layout struct {
+	kind Kind
+	// anchors is the directory of the administrator's certificates.
+	anchors string
+	// update are the programs that will do, with their arguments, the best one first.
+	update [][]string
+	// bundle is what the program makes of it all, in PEM.
+	bundle string
+	// links is a directory to which the program links certificates; empty if it has none.
+	links string
+	// java is the key store that the program makes, too, if Java is there.
+	java    string
+	readers string
+}
+
+// layouts are looked for in this order. A distribution with p11-kit has the directories of its
+// own, so that at most one is found.
+var layouts = []layout{
+	{
+		kind:    RedHat,
+		anchors: "/etc/pki/ca-trust/source/anchors",
+		update:  [][]string{{"update-ca-trust", "extract"}},
+		bundle:  "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+		java:    "/etc/pki/ca-trust/extracted/java/cacerts",
+		readers: "curl, OpenSSL, Go, the system's Python and Java, browsers of the distribution",
+	}, {
+		kind:    Arch,
+		anchors: "/etc/ca-certificates/trust-source/anchors",
+		update:  [][]string{{"update-ca-trust"}, {"trust", "extract-compat"}},
+		bundle:  "/etc/ca-certificates/extracted/tls-ca-bundle.pem",
+		java:    "/etc/ssl/certs/java/cacerts",
+		readers: "curl, OpenSSL, Go, the system's Python and Java, browsers of the distribution",
+	}, {
+		kind:    SUSE,
+		anchors: "/etc/pki/trust/anchors",
+		update:  [][]string{{"update-ca-certificates"}},
+		bundle:  "/var/lib/ca-certificates/ca-bundle.pem",
+		java:    "/var/lib/ca-certificates/java-cacerts",
+		readers: "curl, OpenSSL, Go, the system's Python and Java",
+	}, {
+		kind:    Debian,
+		anchors: "/usr/local/share/ca-certificates",
+		update:  [][]string{{"update-ca-certificates"}},
+		bundle:  "/etc/ssl/certs/ca-certificates.crt",
+		links:   "/etc/ssl/certs",
+		java:    "/etc/ssl/certs/java/cacerts",
+		readers: "curl, OpenSSL, Go, the system's Python and Java",
+	},
+}
+
+// findSystem returns the system's own store, by the directory and the program that it has; nil if it
+// has none that is known.
+func (s *Stores) findSystem() store {
+	for _, l := range layouts {
+		if st, err := s.system(l); err == nil {
+			return st
+		}
+	}
+	return nil
+}
+
+// system returns the store of this layout. The error says what is missing of it.
+func (s *Stores) system(l layout) (*systemStore, error) {
+	st := &systemStore{layout: l, programs: s.program()}
+	for _, path := range []*string{&st.anchors, &st.bundle, &st.links, &st.java} {
+		if *path != "" {
+			*path = filepath.Join("/", s.root, *path)
+		}
+	}
+	if info, err := os.Stat(st.anchors); err != nil {
+		return nil, err
+	} else if !info.IsDir() {
+		return nil, &fs.PathError{Op: "open", Path: st.anchors, Err: unix.ENOTDIR}
+	}
+	var err error
+	for _, words := range l.update {
+		var path string
+		if path, err = st.programs.find(words[0]); err == nil {
+			st.program = command{path: path, args: words[1:]}
+			return st, nil
+		}
+	}
+	return nil, err
+}
+
+type systemStore struct {
+	layout
+	program  command
+	programs programs
+}
+
+func (s *systemStore) place() Place {
+	return Place{Kind: s.kind, Path: s.anchors, Scope: Machine, Readers: s.readers}
+}
+
+// fileName is what the file of ours is called.
+func fileName(fingerprint string) string { return alias(fingerprint) + ".crt" }
+
+// own is the path of the file of ours.
+func (s *systemStore) own(cert *x509.Certificate) string {
+	return filepath.Join(s.anchors, fileName(Fingerprint(cert)))
+}
+
+func (s *systemStore) look(_ context.Context, cert *x509.Certificate) (presence, error) {
+	files, err := s.files(cert)
+	if err != nil {
+		return absent, err
+	}
+	bundled, err := bundles(s.bundle, cert)
+	if err != nil {
+		return absent, err
+	}
+	if bundled && len(files) > 0 {
+		return present, nil
+	}
+	traces, err := s.traces(cert)
+	if err != nil {
+		return absent, err
+	}
+	if bundled || len(files) > 0 || traces {
+		return partly, nil
+	}
+	return absent, nil
+}
+
+// files are those that hold the certificate and nothing else, whatever they are called: it may
+// have been put there by hand. What is ours by its name counts if it is broken, too.
+func (s *systemStore) files(cert *x509.Certificate) ([]string, error) {
+	var files []string
+	err := filepath.WalkDir(s.anchors, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		if path == s.own(cert) {
+			files = append(files, path)
+			return nil
+		}
+		if info, err := e.Info(); err != nil || info.Size() > 1<<16 {
+			return nil // gone, or more than one certificate
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil // what a user cannot read is not what was put there for all
+		}
+		if c := certificate(data); c != nil && c.Equal(cert) || bytes.Equal(data, cert.Raw) {
+			files = append(files, path)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for the certificate: %w", err)
+	}
+	return files, nil
+}
+
+// bundles reports whether a file of certificates in PEM has this one.
+func bundles(path string, cert *x509.Certificate) (bool, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("look what programs read: %w", err)
+	}
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			return false, nil
+		}
+		if bytes.Equal(block.Bytes, cert.Raw) {
+			return true, nil
+		}
+	}
+}
+
+// traces reports whether there is more of a certificate than readers of the bundle see, which is so
+// after a crash or a removal by hand: links to a file that is gone, and Java's key store.
+func (s *systemStore) traces(cert *x509.Certificate) (bool, error) {
+	if links, err := s.linked(fileName(Fingerprint(cert))); err != nil || len(links) > 0 {
+		return len(links) > 0, err
+	}
+	return s.javaHas(cert), nil
+}
+
+// javaHas reports whether the key store that follows has the certificate. Its entries of
+// certificates are not encrypted, and whole.
+func (s *systemStore) javaHas(cert *x509.Certificate) bool {
+	data, err := os.ReadFile(s.java)
+	return err == nil && bytes.Contains(data, cert.Raw)
+}
+
+// linked are the links to a certificate's file: its own, and that by the hash of its subject, which
+// leads to the first.
+func (s *systemStore) linked(file string) ([]string, error) {
+	if s.links == "" {
+		return nil, nil
+	}
+	entries, err := os.ReadDir(s.links)
+	if err != nil {
+		return nil, fmt.Errorf("look for links to the certificate: %w", err)
+	}
+	var links []string
+	for _, e := range entries {
+		if e.Type() != fs.ModeSymlink {
+			continue
+		}
+		path := filepath.Join(s.links, e.Name())
+		target, err := os.Readlink(path)
+		if err != nil {
+			continue
+		}
+		if target == filepath.Join(s.anchors, file) || filepath.Base(target) == linkName(file) && !strings.Contains(target, "/") {
+			links = append(links, path)
+		}
+	}
+	return links, nil
+}
+
+func linkName(file string) string { return strings.TrimSuffix(file, ".crt") + ".pem" }
+
+func (s *systemStore) ready(_ context.Context, _ Action, _ *x509.Certificate) error {
+	for _, dir := range []string{s.anchors, filepath.Dir(s.bundle)} {
+		if err := onlyRoots(dir); err != nil {
+			return err
+		}
+		if err := unix.Access(dir, unix.W_OK); errors.Is(err, unix.EROFS) {
+			return &blockedError{dir + " is on a file system that is read-only", "make it writable, or put the certificate into the system's image"}
+		} else if err != nil {
+			return fmt.Errorf("write to %s: %w", dir, err)
+		}
+	}
+	return onlyRoots(s.program.path)
+}
+
+func (s *systemStore) add(ctx context.Context, cert *x509.Certificate) error {
+	if err := atomicfile.Write(s.own(cert), encode(cert), 0o644); err != nil {
+		return err
+	}
+	_, err := s.programs.run(ctx, s.program)
+	return err
+}
+
+func (s *systemStore) remove(ctx context.Context, cert *x509.Certificate) error {
+	files, err := s.files(cert)
+	if err != nil {
+		return err
+	}
+	names := []string{fileName(Fingerprint(cert))}
+	for _, path := range files {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if name := filepath.Base(path); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	if err := s.sweep(cert); err != nil {
+		return err
+	}
+	if s.kind == Debian {
+		err = s.removeDebian(ctx, cert, names)
+	} else {
+		_, err = s.programs.run(ctx, s.program)
+	}
+	if err != nil {
+		return err
+	}
+	if bundled, err := bundles(s.bundle, cert); err != nil {
+		return err
+	} else if bundled {
+		return fmt.Errorf("%s still has the certificate, from another place than %s", s.bundle, s.anchors)
+	}
+	return nil
+}
+
+// sweep removes what atomicfile leaves of a file of ours when the process is killed.
+func (s *systemStore) sweep(cert *x509.Certificate) error {
+	left, err := filepath.Glob(filepath.Join(s.anchors, "."+fileName(Fingerprint(cert))+".*.tmp"))
+	if err != nil {
+		return err
+	}
+	for _, path := range left {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeDebian has Debian's program take out the certificates whose files, of these names, are gone.
+//
+// By itself it does not notice: the links stay, and dangle, and Java keeps the certificate. With
+// --fresh there are no links left, but every certificate counts as new, and Java still keeps it. Only what its
+// configuration excludes is taken out everywhere, as long as its link is there; so it gets a
+// configuration that says so, in memory, where a crash leaves nothing of it.
+func (s *systemStore) removeDebian(ctx context.Context, cert *x509.Certificate, names []string) error {
+	conf, err := os.ReadFile(debianConf)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, name := range names {
+		link := filepath.Join(s.links, linkName(name))
+		if s.javaHas(cert) {
+			// After a crash the link may be gone already.
+			if err := os.Symlink(filepath.Join(s.anchors, name), link); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+		}
+		conf = fmt.Appendf(conf, "\n!%s\n", name)
+	}
+	fd, err := unix.MemfdCreate("ca-certificates.conf", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("make a configuration for %s: %w", s.program.path, err)
+	}
+	f := os.NewFile(uintptr(fd), "ca-certificates.conf")
+	defer f.Close()
+	if _, err := f.Write(conf); err != nil {
+		return err
+	}
+	c := s.program
+	c.args = append(slices.Clone(c.args), "--certsconf", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd))
+	if _, err := s.programs.run(ctx, c); err != nil {
+		return errors.Join(err, s.unlink(names))
+	}
+	bundled, err := bundles(s.bundle, cert)
+	if err != nil {
+		return err
+	}
+	if bundled {
+		// One that knows no such option says how to use it, and succeeds.
+		c = s.program
+		c.args = append(slices.Clone(c.args), "--fresh")
+		if _, err := s.programs.run(ctx, c); err != nil {
+			return errors.Join(err, s.unlink(names))
+		}
+	}
+	if err := s.unlink(names); err != nil {
+		return err
+	}
+	if s.javaHas(cert) {
+		return &blockedError{s.java + " still has the certificate", fmt.Sprintf("keytool -delete -cacerts -storepass changeit -alias debian:%s", linkName(names[0]))}
+	}
+	return nil
+}
+
+// debianConf says which of Debian's own certificates are trusted.
+const debianConf = "/etc/ca-certificates.conf"
+
+// unlink removes links to files that are gone, which is left to do if the program failed.
+func (s *systemStore) unlink(names []string) error {
+	for _, name := range names {
+		links, err := s.linked(name)
+		if err != nil {
+			return err
+		}
+		for _, path := range links {
+			if _, err := os.Stat(path); err == nil {
+				continue
+			}
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// search finds the file of ours, of which the fingerprint is the name.
+func (s *systemStore) search(_ context.Context, fingerprint string) (*x509.Certificate, error) {
+	data, err := os.ReadFile(filepath.Join(s.anchors, fileName(fingerprint)))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if cert := certificate(data); cert != nil && Fingerprint(cert) == fingerprint {
+		return cert, nil
+	}
+	// The file may be gone already, and those who read what was made of it not know.
+	data, err = os.ReadFile(s.bundle)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, cert := range certificates(data) {
+		if Fingerprint(cert) == fingerprint {
+			return cert, nil
+		}
+	}
+	return nil, nil
+}
+
+// isMissing reports whether a program is not there.
+func isMissing(err error) bool { return errors.Is(err, exec.ErrNotFound) }
