@@ -54,7 +54,7 @@ func runProgram(ctx context.Context, c command) ([]byte, error) {
 	cmd.Env = append(cleanEnvironment(), c.env...)
 	cmd.Stdin = bytes.NewReader(c.stdin)
 	cmd.WaitDelay = killedDelay
-	var out, said bytes.Buffer
+	var out, said output
 	cmd.Stdout, cmd.Stderr = &out, &said
 	ownGroup(cmd)
 	err := cmd.Run()
@@ -72,6 +72,18 @@ func runProgram(ctx context.Context, c command) ([]byte, error) {
 		return out.Bytes(), fmt.Errorf("%s: %w: %s", name, err, words)
 	}
 	return out.Bytes(), fmt.Errorf("%s: %w", name, err)
+}
+
+// output is what a program wrote, as far as it is reasonable: some, when they cannot ask, ask for ever.
+type output struct{ bytes.Buffer }
+
+const outputLimit = 64 << 20
+
+func (o *output) Write(p []byte) (int, error) {
+	if o.Len() < outputLimit {
+		o.Buffer.Write(p)
+	}
+	return len(p), nil
 }
 
 // lastWords is what a program that failed said, in one line of at most 300 bytes: what

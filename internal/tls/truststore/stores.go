@@ -29,6 +29,8 @@ type Stores struct {
 	programs *programs
 	// root is put before the paths of the system; tests have one.
 	root string
+	// reached is told what has been done, by tests that end the process there.
+	reached func(what string)
 }
 
 func (s *Stores) log() *slog.Logger {
@@ -43,6 +45,12 @@ func (s *Stores) getenv(key string) string {
 		return ""
 	}
 	return s.Getenv(key)
+}
+
+func (s *Stores) reach(what string) {
+	if s.reached != nil {
+		s.reached(what)
+	}
 }
 
 func (s *Stores) program() programs {
@@ -67,7 +75,7 @@ func (s *Stores) Install(ctx context.Context, root *x509.Certificate, source str
 	var steps []Step
 	for _, st := range stores {
 		step := s.step(ctx, Add, st, root)
-		step.source = source
+		step.Source = source
 		steps = append(steps, step)
 	}
 	for _, r := range records {
@@ -125,7 +133,7 @@ func (s *Stores) removal(ctx context.Context, r record, stores []store) ([]Step,
 		}
 		st, err := s.at(n.Place)
 		if err != nil {
-			step := Step{Action: Remove, Place: n.Place, Cert: r.cert, Fingerprint: r.fingerprint, Blocked: err.Error()}
+			step := Step{Action: Remove, Place: n.Place, Cert: r.cert, Fingerprint: r.fingerprint, Source: r.Source, Blocked: err.Error()}
 			steps = append(steps, step)
 			continue
 		}
@@ -134,7 +142,10 @@ func (s *Stores) removal(ctx context.Context, r record, stores []store) ([]Step,
 	for _, st := range places {
 		cert := r.cert
 		if cert == nil {
-			var err error
+			err := s.mayAct()
+			if err != nil && s.Scope == User {
+				continue
+			}
 			if cert, err = search(ctx, st, r.fingerprint); err != nil {
 				s.log().Warn("a trust store cannot be searched", "path", st.place().Path, "err", err)
 			}
@@ -143,19 +154,20 @@ func (s *Stores) removal(ctx context.Context, r record, stores []store) ([]Step,
 			}
 		}
 		step := s.step(ctx, Remove, st, cert)
+		step.Source = r.Source
 		if _, noted := r.find(st.place()); noted {
 			// If it is gone, that is still to be noted.
 			if step.Done {
 				step.Done = false
 				step.Blocked, step.Fix = s.blocked(s.mayAct())
 			}
-		} else if step.Done || step.unseen {
+		} else if step.Done {
 			continue
 		}
 		steps = append(steps, step)
 	}
 	if r.all || (len(r.Places) == 0 && s.has(r.fingerprint)) {
-		step := Step{Action: Remove, Cert: r.cert, Fingerprint: r.fingerprint,
+		step := Step{Action: Remove, Cert: r.cert, Fingerprint: r.fingerprint, Source: r.Source,
 			Place: Place{Kind: Receipt, Path: s.receiptPath(r.fingerprint), Scope: s.Scope, Readers: "nobody but this program"}}
 		step.Blocked, step.Fix = s.blocked(s.mayAct())
 		steps = append(steps, step)
@@ -178,10 +190,14 @@ func search(ctx context.Context, st store, fingerprint string) (*x509.Certificat
 // step plans one step, from what the store says.
 func (s *Stores) step(ctx context.Context, action Action, st store, cert *x509.Certificate) Step {
 	step := Step{Action: action, Place: st.place(), Cert: cert, Fingerprint: Fingerprint(cert)}
+	if err := s.mayAct(); err != nil && s.Scope == User {
+		// Not even to look: certutil may write as it reads.
+		step.Blocked, step.Fix = s.blocked(err)
+		return step
+	}
 	there, err := st.look(ctx, cert)
 	if err != nil {
 		step.Blocked, step.Fix = s.blocked(err)
-		step.unseen = true
 		return step
 	}
 	if action == Add {
@@ -259,9 +275,10 @@ func (s *Stores) add(ctx context.Context, st store, step Step) error {
 	if m, ok := st.(maker); ok {
 		n.Made = m.makes()
 	}
-	if err := s.note(cert, step.source, n); err != nil {
+	if err := s.note(cert, step.Source, n); err != nil {
 		return err
 	}
+	s.reach("noted")
 	err = st.add(ctx, cert)
 	if err == nil {
 		there, err = st.look(ctx, cert)
@@ -302,6 +319,7 @@ func (s *Stores) remove(ctx context.Context, st store, cert *x509.Certificate) e
 		}
 		s.log().Info("a certificate is trusted no more", "fingerprint", fingerprint, "path", st.place().Path)
 	}
+	s.reach("removed")
 	r, _ := s.record(fingerprint)
 	n, _ := r.find(st.place())
 	if m, ok := st.(maker); ok && len(n.Made) > 0 {

@@ -73,17 +73,15 @@ type Step struct {
 	Cert *x509.Certificate `json:"-"`
 	// Fingerprint is that of the certificate.
 	Fingerprint string `json:"fingerprint"`
+	// Source is what the certificate is installed for, as Install has it; empty if that is
+	// not known.
+	Source string `json:"source,omitempty"`
 	// Done says that there is nothing left to do.
 	Done bool `json:"done"`
 	// Blocked says why the step cannot be done as things are, and Fix what to do
 	// about it. Both are empty if it can.
 	Blocked string `json:"blocked,omitempty"`
 	Fix     string `json:"fix,omitempty"`
-
-	// source is what Cert is added for, to be noted.
-	source string
-	// unseen: whether it is done could not be seen.
-	unseen bool
 }
 
 // Fingerprint is the SHA-256 of a certificate, in hex.

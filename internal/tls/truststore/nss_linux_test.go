@@ -1,0 +1,441 @@
+package truststore
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tunneld/tunneld/internal/isolate"
+)
+
+// newDatabase makes one as browsers do, and returns its directory.
+func newDatabase(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	mkdir(t, dir)
+	if len(args) == 0 {
+		args = []string{"--empty-password"}
+	}
+	run(t, "certutil", append([]string{"-N", "-d", "sql:" + dir}, args...)...)
+	return dir
+}
+
+// put adds a certificate to a database as its user would.
+func put(t *testing.T, dir, nick, trust string, cert *x509.Certificate) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "cert.pem")
+	write(t, path, string(encode(cert)), 0o600)
+	run(t, "certutil", "-A", "-d", "sql:"+dir, "-n", nick, "-t", trust, "-i", path)
+}
+
+// entriesOf are all entries of a database, by certutil's word.
+func entriesOf(t *testing.T, dir string) []string {
+	t.Helper()
+	s := &nssStore{dir: dir, programs: realPrograms()}
+	entries := []string{}
+	nicks, err := s.nicks(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, nick := range nicks {
+		of, err := s.entries(t.Context(), nick)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range of {
+			entries = append(entries, e.nick+" "+e.fingerprint+" "+strings.Join(e.flags, ","))
+		}
+	}
+	slices.Sort(entries)
+	return entries
+}
+
+// profile returns a database in a Firefox profile of a home of the test's, and that home.
+func profile(t *testing.T) (home, dir string) {
+	t.Helper()
+	needs(t, "certutil")
+	home = t.TempDir()
+	dir = newDatabase(t, filepath.Join(home, ".mozilla/firefox/x.default"))
+	return home, dir
+}
+
+// browsers leaves out Chromium, which has a database to be made if it is installed.
+func browsers(s *Stores, names ...string) {
+	real := realPrograms()
+	s.programs = &programs{run: real.run, find: func(name string) (string, error) {
+		if slices.Contains(names, name) {
+			return "/usr/bin/" + name, nil
+		}
+		if slices.Contains(chromiumPrograms[:], name) {
+			return "", &exec.Error{Name: name, Err: exec.ErrNotFound}
+		}
+		return real.find(name)
+	}}
+}
+
+func TestDatabase(t *testing.T) {
+	home, dir := profile(t)
+	other := newRoot(t, "another's")
+	put(t, dir, "somebody else's", "p,p,p", other)
+	s := newStores(t, User, home)
+	browsers(s)
+	before := entriesOf(t, dir)
+
+	cert := newRoot(t, "tunneld local root")
+	steps := install(t, s, cert, "a")
+	same(t, "steps", []string{"add nss " + Fingerprint(cert)[:8]}, words(steps))
+	do(t, s, steps)
+	want := append(slices.Clone(before), "tunneld local root "+Fingerprint(cert)+" Valid CA,Trusted CA")
+	slices.Sort(want)
+	same(t, "entries", want, entriesOf(t, dir))
+	steps = install(t, s, cert, "a")
+	same(t, "steps when done", []string{"add nss " + Fingerprint(cert)[:8] + " done"}, words(steps))
+	do(t, s, steps)
+	same(t, "entries of twice", want, entriesOf(t, dir))
+
+	do(t, s, removal(t, s, nil))
+	same(t, "after removal", before, entriesOf(t, dir))
+	nothing(t, s, cert)
+}
+
+// Others' certificates may have the same name: NSS calls all of one subject the same.
+func TestSameNickname(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		subject string
+		trust   string
+	}{
+		{"same subject, distrusted", "tunneld local root", "p,,"},
+		{"same subject, trusted", "tunneld local root", "C,,"},
+		{"another subject", "another subject", "C,,"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			home, dir := profile(t)
+			s := newStores(t, User, home)
+			browsers(s)
+			put(t, dir, "tunneld local root", tt.trust, newRoot(t, tt.subject))
+			before := entriesOf(t, dir)
+			cert := newRoot(t, "tunneld local root")
+			do(t, s, install(t, s, cert, "a"))
+			if now := entriesOf(t, dir); len(now) != 2 {
+				t.Errorf("entries %v; want both", now)
+			}
+			same(t, "then", []string{"add nss " + Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "a")))
+			do(t, s, removal(t, s, nil))
+			same(t, "after removal", before, entriesOf(t, dir))
+			nothing(t, s, cert)
+		})
+	}
+}
+
+// Another certificate of the same name is not taken for ours, nor out.
+func TestOnlyAnother(t *testing.T) {
+	home, dir := profile(t)
+	s := newStores(t, User, home)
+	browsers(s)
+	put(t, dir, "tunneld local root", "C,,", newRoot(t, "tunneld local root"))
+	before := entriesOf(t, dir)
+	same(t, "steps", []string{}, words(removal(t, s, newRoot(t, "tunneld local root"))))
+	same(t, "entries", before, entriesOf(t, dir))
+}
+
+func TestOtherNickname(t *testing.T) {
+	home, dir := profile(t)
+	s := newStores(t, User, home)
+	browsers(s)
+	before := entriesOf(t, dir)
+	cert := newRoot(t, "tunneld local root")
+	put(t, dir, "as I like", "C,,", cert)
+	same(t, "steps", []string{"add nss " + Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "a")))
+	do(t, s, removal(t, s, cert))
+	same(t, "after removal", before, entriesOf(t, dir))
+}
+
+// What somebody has set stays, and is told.
+func TestOtherTrust(t *testing.T) {
+	home, dir := profile(t)
+	s := newStores(t, User, home)
+	browsers(s)
+	cert := newRoot(t, "tunneld local root")
+	put(t, dir, "tunneld local root", "p,,", cert)
+	before := entriesOf(t, dir)
+	steps := install(t, s, cert, "a")
+	if len(steps) != 1 || !strings.Contains(steps[0].Blocked, "Terminal Record") || !strings.Contains(steps[0].Fix, "certutil -M") {
+		t.Errorf("steps %+v; want one that is blocked by the flags, with a fix", steps)
+	}
+	if err := s.Do(t.Context(), steps[0]); err == nil {
+		t.Error("done")
+	}
+	same(t, "entries", before, entriesOf(t, dir))
+	do(t, s, removal(t, s, cert))
+	same(t, "after removal", []string{}, entriesOf(t, dir))
+}
+
+func TestDatabaseWithAPassword(t *testing.T) {
+	needs(t, "certutil")
+	home := t.TempDir()
+	password := filepath.Join(home, "password")
+	write(t, password, "secret\n", 0o600)
+	dir := newDatabase(t, filepath.Join(home, ".mozilla/firefox/x.default"), "-f", password)
+	s := newStores(t, User, home)
+	browsers(s)
+	cert := newRoot(t, "tunneld local root")
+	steps := install(t, s, cert, "a")
+	err := s.Do(t.Context(), steps[0])
+	if err == nil || !strings.Contains(err.Error(), "the database has a password") {
+		t.Errorf("error %v; want that it has a password", err)
+	}
+	same(t, "entries", []string{}, entriesOf(t, dir))
+	nothing(t, s, cert)
+}
+
+func TestDatabaseIsBlocked(t *testing.T) {
+	home, dir := profile(t)
+	cert := newRoot(t, "tunneld local root")
+	t.Run("no certutil", func(t *testing.T) {
+		s := newStores(t, User, home)
+		s.programs = &programs{find: func(name string) (string, error) {
+			if name == "dnf" {
+				return "/usr/bin/dnf", nil
+			}
+			return "", &exec.Error{Name: name, Err: exec.ErrNotFound}
+		}}
+		steps := install(t, s, cert, "a")
+		if len(steps) != 1 || !strings.Contains(steps[0].Blocked, "not installed") || !strings.Contains(steps[0].Fix, "nss-tools") {
+			t.Errorf("steps %+v; want that nss-tools is missing", steps)
+		}
+		same(t, "removal", []string{}, words(removal(t, s, cert)))
+	})
+	t.Run("read-only", func(t *testing.T) {
+		if !isolate.Test(t) {
+			return
+		}
+		home, dir := profile(t)
+		mount(t, dir, dir, "", unix.MS_BIND, "")
+		if err := unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+			t.Fatal(err)
+		}
+		s := newStores(t, User, home)
+		browsers(s)
+		steps := install(t, s, newRoot(t, "x"), "a")
+		if len(steps) != 1 || !strings.Contains(steps[0].Blocked, "read-only") {
+			t.Errorf("steps %+v; want that it is read-only", steps)
+		}
+	})
+	t.Run("a program that hangs", func(t *testing.T) {
+		s := newStores(t, User, home)
+		browsers(s)
+		real := *s.programs
+		s.programs = &programs{find: real.find, run: func(ctx context.Context, c command) ([]byte, error) {
+			if slices.Contains(c.args, "-A") {
+				return nil, errors.Join(errors.New("certutil has not ended"), context.DeadlineExceeded)
+			}
+			return real.run(ctx, c)
+		}}
+		if err := s.Do(t.Context(), install(t, s, cert, "a")[0]); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v; want that it did not end", err)
+		}
+		nothing(t, s, cert)
+	})
+	same(t, "entries", []string{}, entriesOf(t, dir))
+}
+
+func TestDatabaseKilled(t *testing.T) {
+	needs(t, "certutil")
+	if !isolate.Test(t) {
+		return
+	}
+	home := overlay(t)
+	dir := newDatabase(t, filepath.Join(home, ".mozilla/firefox/x.default"))
+	put(t, dir, "tunneld local root", "p,,", newRoot(t, "tunneld local root"))
+	s := newStores(t, User, home)
+	write(t, "/usr/bin/chromium", "#!/bin/sh\n", 0o755)
+	killed(t, s, newRoot(t, "tunneld local root"), func() any {
+		files := snapshot(t, "", home)
+		for path := range files {
+			if strings.HasPrefix(path, dir) {
+				delete(files, path)
+			}
+		}
+		return []any{entriesOf(t, dir), files}
+	})
+}
+
+// A database that Chromium has not made yet is made as it would, and goes again if nothing else is in it.
+func TestChromiumsDatabaseIsMade(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		before  []string // directories that are there
+		data    string   // XDG_DATA_HOME, below the home
+		dir     string
+		between func(t *testing.T, dir string)
+		stays   bool
+	}{
+		{name: "nothing is there", dir: ".local/share/pki/nssdb"},
+		{name: "the old place is there", before: []string{".pki/nssdb"}, dir: ".pki/nssdb"},
+		{name: "data is elsewhere", data: "data", dir: "data/pki/nssdb"},
+		{
+			name: "it is used then", dir: ".local/share/pki/nssdb", stays: true,
+			between: func(t *testing.T, dir string) { put(t, dir, "mine", "C,,", newRoot(t, "mine")) },
+		},
+		{
+			name: "it is gone then", dir: ".local/share/pki/nssdb",
+			between: func(t *testing.T, dir string) {
+				if err := os.RemoveAll(dir); err != nil {
+					t.Fatal(err)
+				}
+			},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			needs(t, "certutil")
+			home := t.TempDir()
+			for _, dir := range tt.before {
+				mkdir(t, filepath.Join(home, dir))
+			}
+			s := newStores(t, User, home)
+			browsers(s, "chromium")
+			s.Getenv = func(key string) string {
+				if key == "XDG_DATA_HOME" && tt.data != "" {
+					return filepath.Join(home, tt.data)
+				}
+				return ""
+			}
+			before := snapshot(t, "", home)
+			cert := newRoot(t, "tunneld local root")
+			dir := filepath.Join(home, tt.dir)
+			steps := install(t, s, cert, "a")
+			if len(steps) != 1 || steps[0].Place.Path != dir {
+				t.Fatalf("steps %+v; want one in %s", steps, dir)
+			}
+			same(t, "planned", before, snapshot(t, "", home))
+			do(t, s, steps)
+			same(t, "entries", []string{"tunneld local root " + Fingerprint(cert) + " Valid CA,Trusted CA"}, entriesOf(t, dir))
+			if tt.between != nil {
+				tt.between(t, dir)
+			}
+			do(t, s, removal(t, s, nil))
+			if tt.stays {
+				if now := entriesOf(t, dir); len(now) != 1 {
+					t.Errorf("entries %v; want that of the user", now)
+				}
+			} else {
+				same(t, "after removal", before, snapshot(t, "", home))
+			}
+			nothing(t, s, cert)
+		})
+	}
+}
+
+func TestFindNSS(t *testing.T) {
+	home := t.TempDir()
+	for _, dir := range []string{
+		".pki/nssdb", ".local/share/pki/nssdb", "snap/chromium/7/.pki/nssdb", "snap/firefox/common/.mozilla/firefox/s.default",
+		".var/app/org.mozilla.firefox/.mozilla/firefox/f.default", ".mozilla/firefox/listed", ".mozilla/firefox/not.listed", "far/away",
+		".config/mozilla/firefox/new.default", ".var/app/com.google.Chrome/data/pki/nssdb",
+	} {
+		write(t, filepath.Join(home, dir, "cert9.db"), "", 0o600)
+	}
+	write(t, filepath.Join(home, ".mozilla/firefox/old.default/cert8.db"), "", 0o600)
+	mkdir(t, filepath.Join(home, ".mozilla/firefox/never.started"))
+	write(t, filepath.Join(home, ".mozilla/firefox/profiles.ini"),
+		"[Profile0]\nPath=listed\nIsRelative=1\n[Profile1]\nPath=../../far/away\n[Profile2]\nIsRelative=0\nPath="+home+"/.mozilla/firefox/listed\n", 0o600)
+	if err := os.Symlink("7", filepath.Join(home, "snap/chromium/current")); err != nil {
+		t.Fatal(err)
+	}
+	s := newStores(t, User, home)
+	browsers(s, "chromium")
+	stores, err := s.findNSS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, st := range stores {
+		p := st.place()
+		got = append(got, strings.TrimPrefix(p.Path, home+"/")+": "+p.Readers)
+	}
+	same(t, "found", []string{
+		".pki/nssdb: " + chromiumReaders,
+		".local/share/pki/nssdb: " + chromiumReaders,
+		"snap/chromium/current/.pki/nssdb: Chromium (snap)",
+		".var/app/com.google.Chrome/data/pki/nssdb: Chrome (flatpak)",
+		"far/away: Firefox, profile away",
+		".mozilla/firefox/listed: Firefox, profile listed",
+		".mozilla/firefox/not.listed: Firefox, profile not.listed",
+		".config/mozilla/firefox/new.default: Firefox, profile new.default",
+		"snap/firefox/common/.mozilla/firefox/s.default: Firefox (snap), profile s.default",
+		".var/app/org.mozilla.firefox/.mozilla/firefox/f.default: Firefox (flatpak), profile f.default",
+	}, got)
+}
+
+func TestParseProfiles(t *testing.T) {
+	for _, tt := range []struct {
+		name, data string
+		want       []string
+	}{
+		{"empty", "", nil},
+		{"of 153", "[Profile1]\nName=default\nIsRelative=1\nPath=t.default\nDefault=1\n\n[Profile0]\nName=default-esr\nIsRelative=1\nPath=4.default-esr\n\n[General]\nStartWithLastProfile=1\nVersion=2\n\n[Install3B]\nDefault=4.default-esr\nLocked=1\n",
+			[]string{"/ff/t.default", "/ff/4.default-esr"}},
+		{"absolute", "[Profile0]\r\nIsRelative=0\r\nPath=/data/profile\r\n", []string{"/data/profile"}},
+		{"path before", "[Profile0]\nPath=/data/profile\nIsRelative=0", []string{"/data/profile"}},
+		{"absolute by mistake", "[Profile0]\nPath=data/profile\nIsRelative=0", nil},
+		{"no profile", "[Install0]\nPath=x\n", nil},
+		{"not a list", "\x00[[[=Path=\n", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			same(t, "profiles", tt.want, parseProfiles("/ff", tt.data))
+		})
+	}
+}
+
+func FuzzParseProfiles(f *testing.F) {
+	f.Add("[Profile0]\nIsRelative=1\nPath=x\n")
+	f.Fuzz(func(t *testing.T, data string) {
+		for _, path := range parseProfiles("/ff", data) {
+			if !filepath.IsAbs(path) || path != filepath.Clean(path) {
+				t.Errorf("path %q", path)
+			}
+		}
+	})
+}
+
+func FuzzParseCertutil(f *testing.F) {
+	f.Add("\nCertificate Nickname                         Trust Attributes\n                     SSL,S/MIME,JAR/XPI\n\na b                                   C,,  \n")
+	f.Add("    Fingerprint (SHA-256):\n        F2:1C\n    Certificate Trust Flags:\n        SSL Flags:\n            Trusted CA\n        Email Flags:\n            Valid CA\n")
+	f.Fuzz(func(t *testing.T, out string) {
+		for _, nick := range parseNicks(out) {
+			if nick == "" || strings.Contains(nick, "\n") {
+				t.Errorf("nickname %q", nick)
+			}
+		}
+		parseEntries("x", out)
+	})
+}
+
+func TestParseNicks(t *testing.T) {
+	out := "\nCertificate Nickname                                         Trust Attributes\n" +
+		"                                                             SSL,S/MIME,JAR/XPI\n\n" +
+		"tunneld local root                                           C,,  \n" +
+		"tunneld local root                                           C,,  \n" +
+		"a name, with, commas                                         ,,   \n" +
+		"key                                                          u,u,u\n"
+	same(t, "nicknames", []string{"tunneld local root", "a name, with, commas", "key"}, parseNicks(out))
+}
+
+// A certificate cannot say that it is another one.
+func TestParseEntries(t *testing.T) {
+	out := "Certificate:\n    Data:\n        Subject: \"CN=Fingerprint (SHA-256):\"\n    Fingerprint (SHA-256):\n        AA:BB\n    Fingerprint (SHA1):\n        CC\n\n" +
+		"    Certificate Trust Flags:\n        SSL Flags:\n            Valid CA\n            Trusted CA\n        Email Flags:\n            Terminal Record\n" +
+		"Certificate:\n    Fingerprint (SHA-256):\n        DD\n    Certificate Trust Flags:\n        SSL Flags:\n        Email Flags:\n            Trusted CA\n"
+	got := parseEntries("n", out)
+	if len(got) != 2 || got[0].fingerprint != "aabb" || !got[0].trusted() || got[1].fingerprint != "dd" || got[1].trusted() || len(got[1].flags) != 0 {
+		t.Errorf("entries %+v", got)
+	}
+}

@@ -1,0 +1,451 @@
+package truststore
+
+import (
+	"crypto/x509"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tunneld/tunneld/internal/isolate"
+)
+
+// javaEntriesOf are the entries of a key store, by keytool's word.
+func javaEntriesOf(t *testing.T, path string) []string {
+	t.Helper()
+	var entries []string
+	for _, e := range parseJava(run(t, "keytool", "-list", "-rfc", "-keystore", path, "-storepass", javaPassword)) {
+		entries = append(entries, e.alias+" "+Fingerprint(e.cert))
+	}
+	slices.Sort(entries)
+	return entries
+}
+
+const debianJava = "/etc/ssl/certs/java/cacerts"
+
+// debianState is all that Debian's program and its hooks make.
+func debianState(t *testing.T) func() any {
+	return func() any {
+		state := []any{snapshot(t, debianJava, "/etc/ssl", "/etc/ca-certificates", "/usr/local/share/ca-certificates"), tmp(t)}
+		if _, err := os.Stat(debianJava); err == nil {
+			state = append(state, javaEntriesOf(t, debianJava))
+		}
+		return state
+	}
+}
+
+// tmp are the files that programs leave in /tmp, which are none.
+func tmp(t *testing.T) []string {
+	t.Helper()
+	left, err := filepath.Glob("/tmp/ca-certificates*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return left
+}
+
+func needsDebian(t *testing.T) {
+	needs(t, "update-ca-certificates", "dpkg", "openssl")
+}
+
+func TestDebian(t *testing.T) {
+	needsDebian(t)
+	if !isolate.Test(t) {
+		return
+	}
+	s := newStores(t, Machine, overlay(t))
+	run(t, "update-ca-certificates") // what is pending is not for us
+	state := debianState(t)
+	before := state()
+
+	cert := newRoot(t, "tunneld local root TestDebian")
+	steps := install(t, s, cert, "a")
+	if i := slices.IndexFunc(steps, func(s Step) bool { return s.Place.Kind == Debian }); i < 0 {
+		t.Fatalf("steps %v; want one for Debian's store", words(steps))
+	}
+	do(t, s, steps)
+	for _, step := range install(t, s, cert, "a") {
+		if !step.Done {
+			t.Errorf("%v is not done", words([]Step{step}))
+		}
+	}
+	during := state()
+	do(t, s, install(t, s, cert, "a"))
+	same(t, "installed twice", during, state())
+	if out := run(t, "openssl", "verify", "-CApath", "/etc/ssl/certs", own(cert)); !strings.HasSuffix(out, ": OK\n") {
+		t.Errorf("openssl says %q", out)
+	}
+	if _, err := os.Stat(debianJava); err == nil && !strings.Contains(strings.Join(javaEntriesOf(t, debianJava), " "), Fingerprint(cert)) {
+		t.Error("Java has not got it")
+	}
+	if info, err := os.Stat(own(cert)); err != nil || info.Mode() != 0o644 {
+		t.Errorf("the file: %v, %v; want 0644", info, err)
+	}
+
+	do(t, s, removal(t, s, nil))
+	same(t, "after removal", before, state())
+	nothing(t, s, cert)
+}
+
+// own is where Debian's store has a certificate of ours.
+func own(cert *x509.Certificate) string {
+	return filepath.Join("/usr/local/share/ca-certificates", fileName(Fingerprint(cert)))
+}
+
+// What was put there by hand, and was half removed by hand, is taken out as well.
+func TestDebianByHand(t *testing.T) {
+	needsDebian(t)
+	if !isolate.Test(t) {
+		return
+	}
+	s := newStores(t, Machine, overlay(t))
+	run(t, "update-ca-certificates")
+	state := debianState(t)
+	before := state()
+	cert, other := newRoot(t, "by hand"), newRoot(t, "by hand")
+
+	write(t, "/usr/local/share/ca-certificates/my_ca.crt", string(encode(cert)), 0o600)
+	write(t, "/usr/local/share/ca-certificates/other.crt", string(encode(other)), 0o644)
+	run(t, "update-ca-certificates")
+	same(t, "installed already", []string{"add debian " + Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "a"))[:1])
+	do(t, s, removal(t, s, cert))
+	nothing(t, s, cert)
+	if has, err := bundles("/etc/ssl/certs/ca-certificates.crt", other); err != nil || !has {
+		t.Errorf("the other certificate is in the bundle: %v, %v", has, err)
+	}
+	do(t, s, removal(t, s, other))
+	same(t, "after removal", before, state())
+
+	do(t, s, install(t, s, cert, "a"))
+	if err := os.Remove(own(cert)); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "update-ca-certificates") // leaves links, and Java's entry
+	do(t, s, removal(t, s, nil))
+	same(t, "after half a removal by hand", before, state())
+	nothing(t, s, cert)
+}
+
+func TestDebianKilled(t *testing.T) {
+	needsDebian(t)
+	if !isolate.Test(t) {
+		return
+	}
+	s := newStores(t, Machine, overlay(t))
+	run(t, "update-ca-certificates")
+	// Java takes seconds each time: TestDebianByHand has what it keeps.
+	if err := os.RemoveAll("/etc/ca-certificates/update.d"); err != nil {
+		t.Fatal(err)
+	}
+	killed(t, s, newRoot(t, "killed"), debianState(t))
+}
+
+// Two daemons' certificates, one of which is then replaced.
+func TestDebianTwoSources(t *testing.T) {
+	needsDebian(t)
+	if !isolate.Test(t) {
+		return
+	}
+	s := newStores(t, Machine, overlay(t))
+	run(t, "update-ca-certificates")
+	state := debianState(t)
+	before := state()
+	a, b, c := newRoot(t, "same name"), newRoot(t, "same name"), newRoot(t, "same name")
+	do(t, s, install(t, s, a, "/home/a"))
+	do(t, s, install(t, s, b, "/home/b"))
+	steps := install(t, s, c, "/home/a")
+	same(t, "replacing", []string{
+		"add debian " + Fingerprint(c)[:8],
+		"remove debian " + Fingerprint(a)[:8],
+	}, slices.DeleteFunc(words(steps), func(w string) bool { return strings.Contains(w, " java ") }))
+	do(t, s, steps)
+	for _, want := range []struct {
+		cert *x509.Certificate
+		has  bool
+	}{{a, false}, {b, true}, {c, true}} {
+		if has, err := bundles("/etc/ssl/certs/ca-certificates.crt", want.cert); err != nil || has != want.has {
+			t.Errorf("in the bundle: %v, %v; want %v", has, err, want.has)
+		}
+	}
+	for _, step := range install(t, s, c, "/home/a") {
+		if !step.Done {
+			t.Errorf("not done: %v", words([]Step{step}))
+		}
+	}
+	do(t, s, removal(t, s, nil))
+	same(t, "after removal", before, state())
+	nothing(t, s, a, b, c)
+}
+
+// A layout with p11-kit's real program, called as the distribution's own would.
+type prepared struct {
+	kind    Kind
+	anchors string
+	program string
+	script  string
+	state   []string
+	bundle  string
+	// java notes when it was made, and so differs each time.
+	java string
+}
+
+var prepareds = []prepared{
+	{
+		RedHat, "/etc/pki/ca-trust/source/anchors", "/usr/bin/update-ca-trust",
+		`[ "$*" = extract ] || exit 2
+mkdir -p /etc/pki/ca-trust/extracted/pem /etc/pki/ca-trust/extracted/java
+trust extract --format=pem-bundle --filter=ca-anchors --overwrite --comment --purpose server-auth /etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem
+trust extract --format=java-cacerts --filter=ca-anchors --overwrite --purpose server-auth /etc/pki/ca-trust/extracted/java/cacerts`,
+		[]string{"/etc/pki"}, "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+		"/etc/pki/ca-trust/extracted/java/cacerts",
+	}, {
+		Arch, "/etc/ca-certificates/trust-source/anchors", "/usr/libexec/p11-kit/trust-extract-compat",
+		`mkdir -p /etc/ca-certificates/extracted
+trust extract --format=pem-bundle --filter=ca-anchors --overwrite --purpose server-auth /etc/ca-certificates/extracted/tls-ca-bundle.pem
+trust extract --format=pem-directory-hash --filter=ca-anchors --overwrite --purpose server-auth /etc/ca-certificates/extracted/cadir`,
+		[]string{"/etc/ca-certificates"}, "/etc/ca-certificates/extracted/tls-ca-bundle.pem", "",
+	}, {
+		SUSE, "/etc/pki/trust/anchors", "/usr/sbin/update-ca-certificates",
+		`mkdir -p /var/lib/ca-certificates
+trust extract --format=pem-bundle --filter=ca-anchors --overwrite --purpose server-auth /var/lib/ca-certificates/ca-bundle.pem
+trust extract --format=java-cacerts --filter=ca-anchors --overwrite --purpose server-auth /var/lib/ca-certificates/java-cacerts`,
+		[]string{"/etc/pki", "/var/lib/ca-certificates"}, "/var/lib/ca-certificates/ca-bundle.pem",
+		"/var/lib/ca-certificates/java-cacerts",
+	},
+}
+
+// prepare makes the machine one of that layout, with one other certificate.
+func (p prepared) prepare(t *testing.T) {
+	t.Helper()
+	if err := os.RemoveAll("/usr/local/share/ca-certificates"); err != nil {
+		t.Fatal(err)
+	}
+	_ = os.Remove("/usr/sbin/update-ca-certificates")
+	mkdir(t, p.anchors)
+	write(t, filepath.Join(p.anchors, "another.pem"), string(encode(newRoot(t, "another"))), 0o644)
+	write(t, p.program, "#!/bin/sh -e\n"+p.script+"\n", 0o755)
+	// p11-kit's module reads the directory of anchors' parent.
+	path := "/usr/share/p11-kit/modules/p11-kit-trust.module"
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, strings.ReplaceAll(string(data), "x-init-reserved:", "x-init-reserved: paths='"+filepath.Dir(p.anchors)+"'"), 0o644)
+	args := strings.Fields(p.program)
+	if p.kind == RedHat {
+		args = append(args, "extract")
+	}
+	run(t, args[0], args[1:]...)
+	if has := run(t, "trust", "list"); !strings.Contains(has, "another") {
+		t.Fatalf("p11-kit does not read %s: %s", p.anchors, has)
+	}
+}
+
+// now is all that is in the layout.
+func (p prepared) now(t *testing.T) map[string]string {
+	t.Helper()
+	files := snapshot(t, p.java, p.state...)
+	if p.java != "" {
+		data, err := os.ReadFile(p.java)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[p.java] = strconv.Itoa(len(data))
+	}
+	return files
+}
+
+func TestPreparedLayouts(t *testing.T) {
+	needs(t, "trust")
+	for _, p := range prepareds {
+		t.Run(string(p.kind), func(t *testing.T) { testPrepared(t, p) })
+	}
+}
+
+func testPrepared(t *testing.T, p prepared) {
+	if !isolate.Test(t) {
+		return
+	}
+	s := newStores(t, Machine, overlay(t))
+	p.prepare(t)
+	before := p.now(t)
+	cert := newRoot(t, "tunneld local root")
+	steps := slices.DeleteFunc(install(t, s, cert, "a"), func(s Step) bool { return s.Place.Kind == Java })
+	same(t, "steps", []string{"add " + string(p.kind) + " " + Fingerprint(cert)[:8]}, words(steps))
+	do(t, s, steps)
+	if has, err := bundles(p.bundle, cert); err != nil || !has {
+		t.Errorf("in the bundle: %v, %v", has, err)
+	}
+	during := p.now(t)
+	steps = slices.DeleteFunc(install(t, s, cert, "a"), func(s Step) bool { return s.Place.Kind == Java })
+	same(t, "steps when done", []string{"add " + string(p.kind) + " " + Fingerprint(cert)[:8] + " done"}, words(steps))
+	do(t, s, steps)
+	same(t, "installed twice", during, p.now(t))
+	do(t, s, removal(t, s, nil))
+	same(t, "after removal", before, p.now(t))
+	nothing(t, s, cert)
+
+	killed(t, s, cert, func() any { return p.now(t) })
+}
+
+// What fails leaves nothing behind, and says why.
+func TestSystemFails(t *testing.T) {
+	needs(t, "trust")
+	if !isolate.Test(t) {
+		return
+	}
+	s := newStores(t, Machine, overlay(t))
+	p := prepareds[0]
+	p.prepare(t)
+	cert := newRoot(t, "tunneld local root")
+	only := func(steps []Step) Step {
+		t.Helper()
+		return steps[slices.IndexFunc(steps, func(s Step) bool { return s.Place.Kind == p.kind })]
+	}
+	before := p.now(t)
+	good, err := os.ReadFile(p.program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fails := func(what, want string) {
+		t.Helper()
+		err := s.Do(t.Context(), only(install(t, s, cert, "a")))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; want %q in it", what, err, want)
+		}
+		write(t, p.program, string(good), 0o755)
+		do(t, s, removal(t, s, nil))
+		same(t, what, before, p.now(t))
+		nothing(t, s, cert)
+	}
+
+	// Once: the second run, which takes it back, works.
+	write(t, p.program, "#!/bin/sh\n[ -e /tmp/failed ] && exit 0; touch /tmp/failed; echo no luck today >&2; exit 3\n", 0o755)
+	t.Cleanup(func() { os.Remove("/tmp/failed") })
+	if err := s.Do(t.Context(), only(install(t, s, cert, "a"))); err == nil || !strings.Contains(err.Error(), "no luck today") {
+		t.Errorf("error %v; want what the program said", err)
+	}
+	nothing(t, s, cert)
+	same(t, "after a failure", before, p.now(t))
+
+	write(t, p.program, "#!/bin/sh\necho always >&2; exit 3\n", 0o755)
+	fails("a program that always fails", "always")
+	write(t, p.program, "#!/bin/sh\nexit 0\n", 0o755)
+	fails("a program that does nothing", "do not see it")
+
+	mount(t, "tmpfs", p.anchors, "tmpfs", 0, "size=4k,mode=755")
+	before = p.now(t)
+	write(t, filepath.Join(p.anchors, "full"), strings.Repeat("x", 4096), 0o644)
+	before = p.now(t)
+	if err := s.Do(t.Context(), only(install(t, s, cert, "a"))); err == nil || !strings.Contains(err.Error(), "the disk is full") {
+		t.Errorf("on a full disk: %v", err)
+	}
+	delete(before, p.bundle) // made without the other certificate
+	now := p.now(t)
+	delete(now, p.bundle)
+	for _, m := range []map[string]string{before, now} {
+		for path := range m {
+			if strings.Contains(path, "extracted") {
+				delete(m, path)
+			}
+		}
+	}
+	same(t, "after a full disk", before, now)
+
+	if err := unix.Mount("", p.anchors, "", unix.MS_REMOUNT|unix.MS_RDONLY, "size=4k,mode=755"); err != nil {
+		t.Fatal(err)
+	}
+	if step := only(install(t, s, cert, "a")); !strings.Contains(step.Blocked, "read-only") || step.Fix == "" {
+		t.Errorf("read-only: blocked %q, fix %q", step.Blocked, step.Fix)
+	}
+}
+
+// Root writes nowhere where others decide what is written.
+func TestSystemOfOthers(t *testing.T) {
+	if !isolate.Test(t) {
+		return
+	}
+	needs(t, "trust")
+	home := overlay(t)
+	s := newStores(t, Machine, home)
+	p := prepareds[0]
+	p.prepare(t)
+	cert := newRoot(t, "tunneld local root")
+	blocked := func(what string) {
+		t.Helper()
+		steps := install(t, s, cert, "a")
+		step := steps[slices.IndexFunc(steps, func(s Step) bool { return s.Place.Kind == p.kind })]
+		if !strings.Contains(step.Blocked, "changed by others") {
+			t.Errorf("%s: %q", what, step.Blocked)
+		}
+		if err := s.Do(t.Context(), step); err == nil {
+			t.Errorf("%s: done", what)
+		}
+	}
+	if err := os.Chmod(p.anchors, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	blocked("writable by all")
+	if err := os.Chmod(p.anchors, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(filepath.Dir(p.anchors), 12345, 0); err != nil {
+		t.Fatal(err)
+	}
+	blocked("a parent is another's")
+	if err := os.Chown(filepath.Dir(p.anchors), 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := filepath.Join(home, "elsewhere")
+	mkdir(t, elsewhere)
+	if err := os.Chown(elsewhere, 12345, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(p.anchors); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(elsewhere, p.anchors); err != nil {
+		t.Fatal(err)
+	}
+	blocked("a link to another's")
+	if left, _ := os.ReadDir(elsewhere); len(left) > 0 {
+		t.Errorf("written: %v", left)
+	}
+	nothing(t, s, cert)
+}
+
+// A user plans what root is to do, and no user's stores are touched by another.
+func TestScopes(t *testing.T) {
+	if !isolate.Test(t) {
+		return
+	}
+	home := overlay(t)
+	if err := os.Chown(home, 12345, 12345); err != nil {
+		t.Fatal(err)
+	}
+	mkdir(t, filepath.Join(home, ".pki/nssdb"))
+	write(t, filepath.Join(home, ".pki/nssdb/cert9.db"), "", 0o600)
+	s := newStores(t, User, home)
+	before := snapshot(t, "", home)
+	cert := newRoot(t, "x")
+	steps := install(t, s, cert, "a")
+	if len(steps) == 0 {
+		t.Fatal("no steps")
+	}
+	for _, step := range steps {
+		if !strings.Contains(step.Blocked, "belongs to another user") || step.Fix == "" {
+			t.Errorf("%s: blocked %q, fix %q", step.Place.Path, step.Blocked, step.Fix)
+		}
+		if err := s.Do(t.Context(), step); err == nil {
+			t.Errorf("%s: done", step.Place.Path)
+		}
+	}
+	same(t, "the home", before, snapshot(t, "", home))
+	if _, err := os.Lstat(s.Receipts); err == nil {
+		t.Error("there are receipts")
+	}
+}
