@@ -5,6 +5,7 @@ package truststore
 import (
 	"bytes"
 	"context"
+	"crypto/sha1" // of Java's key stores
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -236,10 +237,33 @@ func (s *javaStore) ready(ctx context.Context, _ Action, _ *x509.Certificate) er
 	if err := writable(dir); err != nil {
 		return err
 	}
+	data, err := os.ReadFile(s.cacerts)
+	if err != nil {
+		return fmt.Errorf("read the key store: %w", err)
+	}
+	if bytes.Contains(data, oidX509Certificate) || isJKS(data) && opensJKS(data) {
+		return nil
+	}
 	if _, err := s.run(ctx, nil, s.cacerts, "-list"); err != nil {
 		return s.closed(err)
 	}
 	return nil
+}
+
+// opensJKS reports whether a key store in Java's own format has the usual password: at its end is a digest of the
+// password, a constant and all before.
+func opensJKS(data []byte) bool {
+	if len(data) < sha1.Size {
+		return false
+	}
+	content, digest := data[:len(data)-sha1.Size], data[len(data)-sha1.Size:]
+	h := sha1.New()
+	for _, c := range javaPassword {
+		h.Write([]byte{0, byte(c)}) // UTF-16
+	}
+	h.Write([]byte("Mighty Aphrodite"))
+	h.Write(content)
+	return bytes.Equal(h.Sum(nil), digest)
 }
 
 func (s *javaStore) add(ctx context.Context, cert *x509.Certificate) error {

@@ -294,7 +294,7 @@ func (s *nssStore) freeNick(ctx context.Context, cert *x509.Certificate, nick st
 	return nick, nil
 }
 
-// certs are the certificates that a nickname, or a PKCS #11 URI, leads to.
+// certs are the certificates of one nickname.
 func (s *nssStore) certs(ctx context.Context, nick string) ([]*x509.Certificate, error) {
 	out, err := s.certutil(ctx, nil, "-L", "-a", "-n", nick)
 	if err != nil {
@@ -308,23 +308,25 @@ func (s *nssStore) remove(ctx context.Context, cert *x509.Certificate) error {
 	if err != nil || e == nil {
 		return err
 	}
-	name := e.nick
-	entries, err := s.entries(ctx, e.nick)
+	certs, err := s.certs(ctx, e.nick)
 	if err != nil {
 		return err
 	}
-	if len(entries) > 1 {
-		// certutil would take out the first that it meets. The key's number is that one's.
+	name := e.nick
+	if len(certs) != 1 {
+		// By the name alone certutil would take out the first that it meets.
 		if name, err = keyURI(cert); err != nil {
 			return err
 		}
 	}
-	certs, err := s.certs(ctx, name)
-	if err != nil {
-		return err
+	sameKey := 0
+	for _, c := range certs {
+		if bytes.Equal(c.RawSubjectPublicKeyInfo, cert.RawSubjectPublicKeyInfo) {
+			sameKey++
+		}
 	}
-	if len(certs) != 1 || !certs[0].Equal(cert) {
-		return fmt.Errorf("there are other certificates that NSS cannot tell from it, with the nickname %q: nothing is taken out", e.nick)
+	if sameKey != 1 {
+		return fmt.Errorf("there are other certificates of the same key, with the nickname %q: nothing is taken out", e.nick)
 	}
 	_, err = s.certutil(ctx, nil, "-D", "-n", name)
 	return err

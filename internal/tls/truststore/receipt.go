@@ -249,6 +249,16 @@ func (s *Stores) lock() (release func(), err error) {
 	}
 }
 
+// tidyUp removes what a process leaves that was killed before it noted anything.
+func (s *Stores) tidyUp() {
+	if _, err := os.Lstat(s.Receipts); err != nil {
+		return
+	}
+	if release, err := s.lock(); err == nil {
+		release()
+	}
+}
+
 // tidy removes the directory of receipts if there are none in it, and what a process that was
 // killed has left there. The lock goes while it is held: see lockfile.
 func (s *Stores) tidy() {

@@ -102,6 +102,9 @@ func (s *Stores) Removal(ctx context.Context, also *x509.Certificate) ([]Step, e
 	if err != nil {
 		return nil, err
 	}
+	if len(records) == 0 && s.mayAct() == nil {
+		s.tidyUp()
+	}
 	if also != nil {
 		fingerprint := Fingerprint(also)
 		i := slices.IndexFunc(records, func(r record) bool { return r.fingerprint == fingerprint })

@@ -1,0 +1,291 @@
+package truststore
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tunneld/tunneld/internal/isolate"
+)
+
+// newJDK makes a JDK below dir of the installed one's programs, with a key store of its own of that type: a
+// few certificates, and the password, which is the usual one if it is empty.
+func newJDK(t *testing.T, dir, kind, password string) (cacerts string) {
+	t.Helper()
+	needs(t, "keytool", "java")
+	mkdir(t, filepath.Join(dir, "bin"))
+	if err := os.Symlink("/usr/bin/keytool", filepath.Join(dir, "bin/keytool")); err != nil {
+		t.Fatal(err)
+	}
+	cacerts = filepath.Join(dir, "lib/security/cacerts")
+	mkdir(t, filepath.Dir(cacerts))
+	if password == "" {
+		password = javaPassword
+	}
+	path := filepath.Join(t.TempDir(), "cert.pem")
+	write(t, path, string(encode(newRoot(t, "another"))), 0o644)
+	args := []string{"-importcert", "-noprompt", "-alias", "another", "-file", path, "-keystore", cacerts, "-storetype", strings.Fields(kind)[0], "-storepass", password}
+	if strings.HasSuffix(kind, " without password") {
+		args = append(args, "-J-Dkeystore.pkcs12.certProtectionAlgorithm=NONE", "-J-Dkeystore.pkcs12.macAlgorithm=NONE")
+	}
+	run(t, "keytool", args...)
+	return cacerts
+}
+
+func TestJava(t *testing.T) {
+	for _, kind := range []string{"JKS", "PKCS12 without password"} {
+		t.Run(kind, func(t *testing.T) {
+			home := t.TempDir()
+			cacerts := newJDK(t, filepath.Join(home, ".jdks/own"), kind, "")
+			if err := os.Chmod(cacerts, 0o640); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chown(cacerts, -1, 12345); err != nil {
+				t.Skip("another group takes root")
+			}
+			s := newStores(t, User, home)
+			browsers(s)
+			entries, files := javaEntriesOf(t, cacerts), snapshot(t, cacerts, home)
+			cert := newRoot(t, "tunneld local root")
+			steps := install(t, s, cert, "a")
+			same(t, "steps", []string{"add java " + Fingerprint(cert)[:8]}, words(steps))
+			do(t, s, steps)
+			if now := strings.Join(javaEntriesOf(t, cacerts), "\n"); !strings.Contains(now, alias(Fingerprint(cert))+" "+Fingerprint(cert)) {
+				t.Errorf("entries %s", now)
+			}
+			same(t, "steps when done", []string{"add java " + Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "a")))
+			do(t, s, removal(t, s, nil))
+			same(t, "after removal", entries, javaEntriesOf(t, cacerts))
+			same(t, "files", files, snapshot(t, cacerts, home))
+			info, err := os.Stat(cacerts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info.Mode() != 0o640 || !strings.Contains(snapshot(t, "", home)[cacerts], " 12345 ") {
+				t.Errorf("mode %v, %s; want 0640, and the group kept", info.Mode(), snapshot(t, "", home)[cacerts])
+			}
+			nothing(t, s, cert)
+		})
+	}
+}
+
+// What is encrypted keytool has to decipher.
+func TestEncryptedKeyStore(t *testing.T) {
+	home := t.TempDir()
+	newJDK(t, filepath.Join(home, ".jdks/own"), "PKCS12", "")
+	s := newStores(t, User, home)
+	stores, err := s.findJava()
+	if err != nil || len(stores) != 1 {
+		t.Fatalf("stores %v, %v; want one", stores, err)
+	}
+	st, cert := stores[0], newRoot(t, "tunneld local root")
+	if got, err := st.look(t.Context(), cert); err != nil || got != absent {
+		t.Errorf("at first: %v, %v", got, err)
+	}
+	if err := st.add(t.Context(), cert); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := st.look(t.Context(), cert); err != nil || got != present {
+		t.Errorf("added: %v, %v", got, err)
+	}
+}
+
+func TestFindJava(t *testing.T) {
+	if !isolate.Test(t) {
+		return
+	}
+	home := overlay(t)
+	jdk := func(dir string, own bool, uid int) {
+		t.Helper()
+		write(t, filepath.Join(dir, "bin/keytool"), "", 0o755)
+		path := filepath.Join(dir, "lib/security/cacerts")
+		mkdir(t, filepath.Dir(path))
+		if !own {
+			if err := os.Symlink("/etc/ssl/certs/java/cacerts", path); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		write(t, path, "", 0o644)
+		if err := os.Chown(path, uid, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, "/etc/ssl/certs/java/cacerts", "", 0o644)
+	if err := os.RemoveAll("/usr/lib/jvm"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(home, 12345, 12345); err != nil {
+		t.Fatal(err)
+	}
+	jdk("/usr/lib/jvm/own", true, 0)
+	jdk("/usr/lib/jvm/system", false, 0)
+	jdk("/opt/theirs", true, 12345)
+	jdk("/opt/vendor/jdk", true, 0)
+	jdk("/opt/third", true, 54321)
+	jdk(filepath.Join(home, ".sdkman/candidates/java/21"), true, 12345)
+	jdk(filepath.Join(home, ".jdks/system"), false, 12345)
+	jdk(filepath.Join(home, "named"), true, 12345)
+	write(t, "/opt/other/lib/security/cacerts", "", 0o644)
+	for name, target := range map[string]string{"/usr/lib/jvm/default": "own", filepath.Join(home, ".sdkman/candidates/java/current"): "21"} {
+		if err := os.Symlink(target, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tt := range []struct {
+		scope Scope
+		want  []string
+	}{
+		{Machine, []string{"/usr/lib/jvm/own", "/opt/vendor/jdk"}},
+		{User, []string{home + "/named", "/opt/theirs", home + "/.sdkman/candidates/java/21"}},
+	} {
+		s := newStores(t, tt.scope, home)
+		s.Getenv = func(key string) string {
+			if key == "JAVA_HOME" {
+				return filepath.Join(home, "named")
+			}
+			return ""
+		}
+		stores, err := s.findJava()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, st := range stores {
+			p := st.place()
+			if p.Scope != tt.scope {
+				t.Errorf("%s has the scope %s; want %s", p.Path, p.Scope, tt.scope)
+			}
+			if strings.HasPrefix(p.Path, "/opt/java") {
+				continue // the machine's
+			}
+			got = append(got, strings.TrimSuffix(p.Path, "/lib/security/cacerts"))
+		}
+		same(t, string(tt.scope), tt.want, got)
+	}
+}
+
+func TestJavaIsBlocked(t *testing.T) {
+	home := t.TempDir()
+	cacerts := newJDK(t, filepath.Join(home, ".jdks/own"), "JKS", "something else")
+	s := newStores(t, User, home)
+	browsers(s)
+	cert := newRoot(t, "tunneld local root")
+	before := snapshot(t, "", home)
+	steps := install(t, s, cert, "a")
+	if len(steps) != 1 || !strings.Contains(steps[0].Blocked, "usual password") || !strings.Contains(steps[0].Fix, "-keystore "+cacerts) {
+		t.Errorf("steps %+v; want that the password is another, with a fix", steps)
+	}
+	if err := s.Do(t.Context(), steps[0]); err == nil {
+		t.Error("done")
+	}
+	same(t, "files", before, snapshot(t, "", home))
+
+	write(t, filepath.Join(home, ".jdks/own/bin/keytool2"), "", 0o755)
+	if err := os.Remove(filepath.Join(home, ".jdks/own/bin/keytool")); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "without keytool", []string{}, words(install(t, s, cert, "a")))
+}
+
+// A keytool that fails half way leaves the key store as it was.
+func TestKeytoolFails(t *testing.T) {
+	home := t.TempDir()
+	newJDK(t, filepath.Join(home, ".jdks/own"), "JKS", "")
+	keytool := filepath.Join(home, ".jdks/own/bin/keytool")
+	if err := os.Remove(keytool); err != nil {
+		t.Fatal(err)
+	}
+	write(t, keytool, `#!/bin/sh
+case "$1" in -list) exec keytool "$@";; esac
+for a; do case "$last" in -keystore) echo broken >"$a";; esac; last=$a; done
+echo 'keytool error: something broke'; exit 1
+`, 0o755)
+	s := newStores(t, User, home)
+	browsers(s)
+	before := snapshot(t, "", home)
+	cert := newRoot(t, "tunneld local root")
+	err := s.Do(t.Context(), install(t, s, cert, "a")[0])
+	if err == nil || !strings.Contains(err.Error(), "something broke") {
+		t.Errorf("error %v; want what keytool said", err)
+	}
+	same(t, "files", before, snapshot(t, "", home))
+	nothing(t, s, cert)
+}
+
+func TestJavaKilled(t *testing.T) {
+	if !isolate.Test(t) {
+		return
+	}
+	home := overlay(t)
+	newJDK(t, filepath.Join(home, ".jdks/own"), "JKS", "")
+	// Without Chromium's database there is this one store.
+	for _, name := range chromiumPrograms {
+		_ = os.Remove("/usr/bin/" + name)
+	}
+	s := newStores(t, User, home)
+	// With one other entry, its bytes are the same again.
+	killed(t, s, newRoot(t, "tunneld local root"), func() any { return snapshot(t, "", home) })
+}
+
+// The real JDKs of this machine that have key stores of their own, by the look of a program of theirs.
+func TestJDKsOfThisMachine(t *testing.T) {
+	if !isolate.Test(t) {
+		return
+	}
+	s := newStores(t, Machine, overlay(t))
+	stores, err := s.findJava()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(stores) == 0 {
+		t.Skip("no JDK has a key store of its own")
+	}
+	cert := newRoot(t, "tunneld local root")
+	for _, st := range stores {
+		st := st.(*javaStore)
+		entries := func() string {
+			out, err := exec.Command(st.keytool(), "-list", "-cacerts", "-storepass", javaPassword).Output()
+			if err != nil {
+				t.Fatalf("%s: %v: %s", st.home, err, out)
+			}
+			return fmt.Sprint(strings.Count(string(out), "trustedCertEntry"), strings.Contains(string(out), alias(Fingerprint(cert))))
+		}
+		before := entries()
+		do(t, s, []Step{s.step(t.Context(), Add, st, cert)})
+		if now := entries(); !strings.HasSuffix(now, "true") {
+			t.Errorf("%s: %s entries", st.home, now)
+		}
+		do(t, s, []Step{s.step(t.Context(), Remove, st, cert)})
+		if now := entries(); now != before {
+			t.Errorf("%s: %s entries; want %s", st.home, now, before)
+		}
+		t.Log(st.home, before)
+	}
+	nothing(t, s, cert)
+}
+
+func TestParseJava(t *testing.T) {
+	a, b := newRoot(t, "a"), newRoot(t, "b")
+	out := "Keystore type: JKS\nYour keystore contains 2 entries\n\nAlias name: debian:a.pem\nCreation date: Nov 26, 2026\nEntry type: trustedCertEntry\n\n" +
+		string(encode(a)) + "\n\n*******\n\nAlias name: b c\nEntry type: trustedCertEntry\n\n" + string(encode(b))
+	var got []string
+	for _, e := range parseJava(out) {
+		got = append(got, e.alias+" "+Fingerprint(e.cert))
+	}
+	same(t, "entries", []string{"debian:a.pem " + Fingerprint(a), "b c " + Fingerprint(b)}, got)
+}
+
+func FuzzParseJava(f *testing.F) {
+	f.Add("Alias name: x\nEntry type: trustedCertEntry\n\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+	f.Fuzz(func(t *testing.T, out string) {
+		for _, e := range parseJava(out) {
+			if strings.Contains(e.alias, "\n") {
+				t.Errorf("alias %q", e.alias)
+			}
+		}
+	})
+}

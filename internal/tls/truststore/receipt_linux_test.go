@@ -1,0 +1,175 @@
+package truststore
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tunneld/tunneld/internal/lockfile"
+)
+
+func TestReceipt(t *testing.T) {
+	home, dir := profile(t)
+	s := newStores(t, User, home)
+	browsers(s)
+	cert := newRoot(t, "tunneld local root")
+	do(t, s, install(t, s, cert, "/state"))
+	data, err := os.ReadFile(filepath.Join(s.Receipts, Fingerprint(cert)+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got receipt
+	if err := json.Unmarshal(data, &got); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "receipt", receipt{
+		Version: 1, Certificate: string(encode(cert)), Source: "/state",
+		Places: []noted{{Place: Place{Kind: NSS, Path: dir, Scope: User, Readers: "Firefox, profile x.default"}}},
+	}, got)
+	for path, mode := range map[string]os.FileMode{s.Receipts: 0o700, s.receiptPath(Fingerprint(cert)): 0o600} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: %v, %v; want %v", path, info.Mode(), err, mode)
+		}
+	}
+}
+
+// A receipt is narrowed with each place, and what is gone by itself counts as removed.
+func TestReceiptIsNarrowed(t *testing.T) {
+	home, dir := profile(t)
+	second := newDatabase(t, filepath.Join(home, ".mozilla/firefox/y.default"))
+	s := newStores(t, User, home)
+	browsers(s)
+	cert := newRoot(t, "tunneld local root")
+	do(t, s, install(t, s, cert, "a"))
+	steps := removal(t, s, nil)
+	if len(steps) != 2 {
+		t.Fatalf("steps %v; want two", words(steps))
+	}
+	do(t, s, steps[:1])
+	r, ok := s.record(Fingerprint(cert))
+	if !ok || len(r.Places) != 1 || r.Places[0].Path != second {
+		t.Errorf("receipt %+v; want one place left", r)
+	}
+	if err := os.RemoveAll(second); err != nil {
+		t.Fatal(err)
+	}
+	do(t, s, removal(t, s, nil))
+	nothing(t, s, cert)
+	same(t, "entries", []string{}, entriesOf(t, dir))
+}
+
+// What cannot be read has everything looked through, and the certificate found by its fingerprint.
+func TestDamagedReceipts(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		damage func(data []byte) string
+		warn   string
+	}{
+		{"empty", func([]byte) string { return "" }, "unexpected end"},
+		{"half", func(data []byte) string { return string(data[:len(data)/2]) }, "unexpected end"},
+		{"another certificate", func([]byte) string { return `{"version":1,"certificate":"x","places":[]}` }, "no certificate"},
+		{"newer", func(data []byte) string { return strings.Replace(string(data), `"version": 1`, `"version": 2`, 1) }, "version 2"},
+		{"newer and other", func([]byte) string { return `{"version":2,"places":{"a":1}}` }, "cannot unmarshal"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			home, dir := profile(t)
+			s := newStores(t, User, home)
+			browsers(s)
+			put(t, dir, "mine", "C,,", newRoot(t, "mine"))
+			before := entriesOf(t, dir)
+			cert := newRoot(t, "tunneld local root")
+			do(t, s, install(t, s, cert, "a"))
+			path := s.receiptPath(Fingerprint(cert))
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, path, tt.damage(data), 0o600)
+			var log bytes.Buffer
+			s.Log = slog.New(slog.NewTextHandler(&log, nil))
+			steps := removal(t, s, nil)
+			same(t, "steps", []string{"remove nss " + Fingerprint(cert)[:8], "remove receipt " + Fingerprint(cert)[:8]}, words(steps))
+			if !strings.Contains(log.String(), tt.warn) {
+				t.Errorf("log %s; want %q in it", &log, tt.warn)
+			}
+			if err := s.Do(t.Context(), steps[1]); err == nil {
+				t.Error("the receipt went before its certificate")
+			}
+			do(t, s, steps)
+			same(t, "after removal", before, entriesOf(t, dir))
+			nothing(t, s, cert)
+		})
+	}
+}
+
+// A certificate of the same daemon that is no longer its own is taken out, others are not.
+func TestSuperseded(t *testing.T) {
+	home, dir := profile(t)
+	s := newStores(t, User, home)
+	browsers(s)
+	old, others, cert := newRoot(t, "old"), newRoot(t, "others"), newRoot(t, "new")
+	do(t, s, install(t, s, old, "/state"))
+	do(t, s, install(t, s, others, "/other/state"))
+	steps := install(t, s, cert, "/state")
+	same(t, "steps", []string{"add nss " + Fingerprint(cert)[:8], "remove nss " + Fingerprint(old)[:8]}, words(steps))
+	do(t, s, steps)
+	if now := entriesOf(t, dir); len(now) != 2 {
+		t.Errorf("entries %v; want the new one and the other's", now)
+	}
+	same(t, "again", []string{"add nss " + Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "/state")))
+	do(t, s, removal(t, s, nil))
+	nothing(t, s, old, others, cert)
+}
+
+func TestLocked(t *testing.T) {
+	home, _ := profile(t)
+	s := newStores(t, User, home)
+	browsers(s)
+	cert := newRoot(t, "tunneld local root")
+	steps := install(t, s, cert, "a")
+	release, err := s.lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Do(t.Context(), steps[0]); !errors.Is(err, lockfile.ErrLocked) {
+		t.Errorf("error %v; want ErrLocked", err)
+	}
+	release()
+	do(t, s, steps)
+	do(t, s, removal(t, s, nil))
+	nothing(t, s, cert)
+}
+
+// On a full disk nothing is done that is not noted.
+func TestReceiptCannotBeWritten(t *testing.T) {
+	home, dir := profile(t)
+	s := newStores(t, User, home)
+	browsers(s)
+	write(t, filepath.Join(home, "file"), "", 0o600)
+	steps := install(t, s, newRoot(t, "x"), "a")
+	s.Receipts = filepath.Join(home, "file", "receipts")
+	if err := s.Do(t.Context(), steps[0]); err == nil || !strings.Contains(err.Error(), "note what is done") {
+		t.Errorf("error %v", err)
+	}
+	same(t, "entries", []string{}, entriesOf(t, dir))
+}
+
+func FuzzParseReceipt(f *testing.F) {
+	fingerprint := strings.Repeat("0", 64)
+	f.Add(`{"version":1,"certificate":"","source":"a","places":[{"kind":"nss","path":"/x","scope":"user","readers":"","made":["/x"]}]}`)
+	f.Add(`{"version":2}`)
+	f.Fuzz(func(t *testing.T, data string) {
+		r, err := parseReceipt(fingerprint, []byte(data))
+		if err == nil && (r.cert == nil || Fingerprint(r.cert) != fingerprint || r.all) {
+			t.Errorf("record %+v", r)
+		}
+		if err != nil && (!r.all || len(r.Places) > 0) {
+			t.Errorf("record %+v with error %v", r, err)
+		}
+	})
+}
