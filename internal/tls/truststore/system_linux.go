@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -99,12 +100,16 @@ func (s *Stores) system(l layout) (*systemStore, error) {
 	for _, words := range l.update {
 		var path string
 		if path, err = st.programs.find(words[0]); err == nil {
-			st.program = command{path: path, args: words[1:]}
+			st.program = command{path: path, args: words[1:], limit: updateLimit}
 			return st, nil
 		}
 	}
 	return nil, err
 }
+
+// updateLimit is how long a distribution's program may take. It has Java's key store made, too, which takes
+// seconds on a machine that has nothing else to do.
+const updateLimit = 5 * time.Minute
 
 type systemStore struct {
 	layout
@@ -198,6 +203,9 @@ func bundles(path string, cert *x509.Certificate) (bool, error) {
 // traces reports whether there is more of a certificate than readers of the bundle see, which is so
 // after a crash or a removal by hand: links to a file that is gone, and Java's key store.
 func (s *systemStore) traces(cert *x509.Certificate) (bool, error) {
+	if left, err := s.left(cert); err != nil || len(left) > 0 {
+		return len(left) > 0, err
+	}
 	if links, err := s.linked(fileName(Fingerprint(cert))); err != nil || len(links) > 0 {
 		return len(links) > 0, err
 	}
@@ -276,8 +284,14 @@ func (s *systemStore) remove(ctx context.Context, cert *x509.Certificate) error 
 			names = append(names, name)
 		}
 	}
-	if err := s.sweep(cert); err != nil {
+	left, err := s.left(cert)
+	if err != nil {
 		return err
+	}
+	for _, path := range left {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	if s.kind == Debian {
 		err = s.removeDebian(ctx, cert, names)
@@ -295,18 +309,9 @@ func (s *systemStore) remove(ctx context.Context, cert *x509.Certificate) error 
 	return nil
 }
 
-// sweep removes what atomicfile leaves of a file of ours when the process is killed.
-func (s *systemStore) sweep(cert *x509.Certificate) error {
-	left, err := filepath.Glob(filepath.Join(s.anchors, "."+fileName(Fingerprint(cert))+".*.tmp"))
-	if err != nil {
-		return err
-	}
-	for _, path := range left {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
+// left is what atomicfile leaves of a file of ours when the process is killed.
+func (s *systemStore) left(cert *x509.Certificate) ([]string, error) {
+	return filepath.Glob(filepath.Join(globQuote(s.anchors), "."+fileName(Fingerprint(cert))+".*.tmp"))
 }
 
 // removeDebian has Debian's program take out the certificates whose files, of these names, are gone.
@@ -341,15 +346,13 @@ func (s *systemStore) removeDebian(ctx context.Context, cert *x509.Certificate, 
 	}
 	c := s.program
 	c.args = append(slices.Clone(c.args), "--certsconf", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd))
-	if _, err := s.programs.run(ctx, c); err != nil {
-		return errors.Join(err, s.unlink(names))
-	}
+	_, refused := s.programs.run(ctx, c)
 	bundled, err := bundles(s.bundle, cert)
 	if err != nil {
 		return err
 	}
-	if bundled {
-		// One that knows no such option says how to use it, and succeeds.
+	if refused != nil || bundled {
+		// One that knows no such option says how to use it, whether it calls that a failure or not.
 		c = s.program
 		c.args = append(slices.Clone(c.args), "--fresh")
 		if _, err := s.programs.run(ctx, c); err != nil {

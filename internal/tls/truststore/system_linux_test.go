@@ -371,6 +371,56 @@ func TestSystemFails(t *testing.T) {
 	}
 }
 
+// A process that is killed as it writes a file leaves another one, which goes as well.
+func TestHalfWrittenFiles(t *testing.T) {
+	needs(t, "trust")
+	if !isolate.Test(t) {
+		return
+	}
+	home := overlay(t)
+	s := newStores(t, Machine, home)
+	p := prepareds[0]
+	p.prepare(t)
+	cacerts := newJDK(t, "/opt/own", "JKS", "")
+	before := []any{p.now(t), snapshot(t, "", "/opt/own")}
+	cert := newRoot(t, "tunneld local root")
+	do(t, s, install(t, s, cert, "a"))
+	for _, path := range []string{
+		filepath.Join(p.anchors, "."+fileName(Fingerprint(cert))+".123.tmp"),
+		filepath.Join(filepath.Dir(cacerts), ".cacerts.123.tmp"),
+		filepath.Join(s.Receipts, "."+Fingerprint(cert)+".json.123.tmp"),
+	} {
+		write(t, path, "half", 0o600)
+	}
+	if steps := removal(t, s, nil); len(steps) != 2 {
+		t.Errorf("steps %v; want two", words(steps))
+	}
+	do(t, s, removal(t, s, nil))
+	same(t, "after removal", before, []any{p.now(t), snapshot(t, "", "/opt/own")})
+	nothing(t, s, cert)
+}
+
+// A program that knows none of Debian's options, as Alpine's, takes a certificate out, too.
+func TestOtherDebian(t *testing.T) {
+	needsDebian(t)
+	for name, exit := range map[string]string{"succeeds": "0", "fails": "1"} {
+		t.Run(name, func(t *testing.T) {
+			if !isolate.Test(t) {
+				return
+			}
+			s := newStores(t, Machine, overlay(t))
+			write(t, "/usr/sbin/update-ca-certificates", `#!/bin/sh -e
+case "$1" in ''|--fresh) ;; *) echo usage; exit `+exit+`;; esac
+cat /usr/local/share/ca-certificates/*.crt >/etc/ssl/certs/ca-certificates.crt || true
+`, 0o755)
+			cert := newRoot(t, "tunneld local root")
+			do(t, s, install(t, s, cert, "a"))
+			do(t, s, removal(t, s, nil))
+			nothing(t, s, cert)
+		})
+	}
+}
+
 // Root writes nowhere where others decide what is written.
 func TestSystemOfOthers(t *testing.T) {
 	if !isolate.Test(t) {
