@@ -111,25 +111,33 @@ func TestSameNickname(t *testing.T) {
 		name    string
 		subject string
 		trust   string
+		later   bool // it comes after ours
 	}{
-		{"same subject, distrusted", "tunneld local root", "p,,"},
-		{"same subject, trusted", "tunneld local root", "C,,"},
-		{"another subject", "another subject", "C,,"},
+		{"same subject, distrusted", "tunneld local root", "p,,", false},
+		{"same subject, trusted", "tunneld local root", "C,,", false},
+		{"same subject, distrusted, later", "tunneld local root", "p,,", true},
+		{"same subject, trusted, later", "tunneld local root", "C,,", true},
+		{"another subject", "another subject", "C,,", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			home, dir := profile(t)
 			s := newStores(t, User, home)
 			browsers(s)
-			put(t, dir, "tunneld local root", tt.trust, newRoot(t, tt.subject))
-			before := entriesOf(t, dir)
-			cert := newRoot(t, "tunneld local root")
+			other, cert := newRoot(t, tt.subject), newRoot(t, "tunneld local root")
+			want := []string{"tunneld local root " + Fingerprint(other) + map[string]string{"p,,": " Terminal Record", "C,,": " Valid CA,Trusted CA"}[tt.trust]}
+			if !tt.later {
+				put(t, dir, "tunneld local root", tt.trust, other)
+			}
 			do(t, s, install(t, s, cert, "a"))
+			if tt.later {
+				put(t, dir, "tunneld local root", tt.trust, other)
+			}
 			if now := entriesOf(t, dir); len(now) != 2 {
 				t.Errorf("entries %v; want both", now)
 			}
 			same(t, "then", []string{"add nss " + Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "a")))
 			do(t, s, removal(t, s, nil))
-			same(t, "after removal", before, entriesOf(t, dir))
+			same(t, "after removal", want, entriesOf(t, dir))
 			nothing(t, s, cert)
 		})
 	}

@@ -245,6 +245,7 @@ func (s *Stores) Do(ctx context.Context, step Step) error {
 		return err
 	}
 	defer release()
+	s.reach("locked")
 	if step.Place.Kind == Receipt {
 		return s.forget(ctx, step.Fingerprint)
 	}

@@ -131,7 +131,7 @@ func TestDebianByHand(t *testing.T) {
 	if err := os.Remove(own(cert)); err != nil {
 		t.Fatal(err)
 	}
-	run(t, "update-ca-certificates") // leaves links, and Java's entry
+	run(t, "update-ca-certificates", "--fresh") // leaves Java's entry, and no links
 	do(t, s, removal(t, s, nil))
 	same(t, "after half a removal by hand", before, state())
 	nothing(t, s, cert)
@@ -382,9 +382,18 @@ func TestHalfWrittenFiles(t *testing.T) {
 	p := prepareds[0]
 	p.prepare(t)
 	cacerts := newJDK(t, "/opt/own", "JKS", "")
+	old, err := os.ReadFile(cacerts)
+	if err != nil {
+		t.Fatal(err)
+	}
 	before := []any{p.now(t), snapshot(t, "", "/opt/own")}
 	cert := newRoot(t, "tunneld local root")
 	do(t, s, install(t, s, cert, "a"))
+	write(t, cacerts, string(old), 0o644)
+	if err := os.Remove(filepath.Join(p.anchors, fileName(Fingerprint(cert)))); err != nil {
+		t.Fatal(err)
+	}
+	run(t, p.program, "extract")
 	for _, path := range []string{
 		filepath.Join(p.anchors, "."+fileName(Fingerprint(cert))+".123.tmp"),
 		filepath.Join(filepath.Dir(cacerts), ".cacerts.123.tmp"),
