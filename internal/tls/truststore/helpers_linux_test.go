@@ -251,6 +251,8 @@ type killPlan struct {
 	// After is how many points are passed before the end. A point is before and after each
 	// program that changes something, and where a receipt is written or may be.
 	After int
+	// Planned has it print the steps, and do none.
+	Planned bool
 }
 
 // actAndDie installs or removes, and kills this process at a point. It returns the exit status if there is
@@ -285,6 +287,10 @@ func actAndDie(plan string) int {
 		steps, err = s.Install(ctx, cert, "source")
 	} else {
 		steps, err = s.Removal(ctx, cert)
+	}
+	if p.Planned {
+		fmt.Println(strings.Join(words(steps), "\n"))
+		steps = nil
 	}
 	for _, step := range steps {
 		if err == nil {
@@ -327,7 +333,7 @@ func killed(t *testing.T, s *Stores, cert *x509.Certificate, state func() any) {
 			if action == Remove {
 				do(t, s, install(t, s, cert, "source"))
 			}
-			died := die(t, killPlan{action, s.Scope, s.Home, s.Receipts, string(encode(cert)), n})
+			died := die(t, killPlan{Action: action, Scope: s.Scope, Home: s.Home, Receipts: s.Receipts, Cert: string(encode(cert)), After: n})
 			do(t, s, removal(t, s, nil))
 			what := fmt.Sprintf("%s killed at point %d", action, n)
 			same(t, what, before, state())

@@ -2,11 +2,14 @@ package truststore
 
 import (
 	"crypto/x509"
+	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -514,4 +517,46 @@ func TestScopes(t *testing.T) {
 	if _, err := os.Lstat(s.Receipts); err == nil {
 		t.Error("there are receipts")
 	}
+}
+
+// Who is not root is told what root would do, and what is done already.
+func TestPlannedByAnybody(t *testing.T) {
+	needs(t, "trust")
+	if !isolate.Test(t) {
+		return
+	}
+	s := newStores(t, Machine, overlay(t))
+	s.Receipts = "/var/lib/tunneld-trust"
+	prepareds[0].prepare(t)
+	cert := newRoot(t, "tunneld local root")
+	// Where another user may run it.
+	program, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, "/opt/test", string(program), 0o755)
+	planned := func(action Action) string {
+		t.Helper()
+		plan, err := json.Marshal(killPlan{Action: action, Scope: Machine, Receipts: s.Receipts, Cert: string(encode(cert)), Planned: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("/opt/test")
+		cmd.Env = []string{killVariable + "=" + string(plan)}
+		cmd.Dir = "/"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 12345, Gid: 12345}}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return string(out)
+	}
+	short := Fingerprint(cert)[:8]
+	same(t, "to install", "add redhat "+short+" blocked: it takes root\n", planned(Add))
+	do(t, s, install(t, s, cert, "a"))
+	same(t, "installed", "add redhat "+short+" done\n", planned(Add))
+	same(t, "to remove", "remove redhat "+short+" blocked: it takes root\n", planned(Remove))
+	do(t, s, removal(t, s, nil))
+	same(t, "removed", "\n", planned(Remove))
+	nothing(t, s, cert)
 }
