@@ -36,6 +36,7 @@ func newJDK(t *testing.T, dir, kind, password string) (cacerts string) {
 }
 
 func TestJava(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"JKS", "PKCS12 without password"} {
 		t.Run(kind, func(t *testing.T) {
 			home := t.TempDir()
@@ -74,6 +75,7 @@ func TestJava(t *testing.T) {
 
 // What is encrypted keytool has to decipher.
 func TestEncryptedKeyStore(t *testing.T) {
+	t.Parallel()
 	home := t.TempDir()
 	newJDK(t, filepath.Join(home, ".jdks/own"), "PKCS12", "")
 	s := newStores(t, User, home)
@@ -169,6 +171,7 @@ func TestFindJava(t *testing.T) {
 }
 
 func TestJavaIsBlocked(t *testing.T) {
+	t.Parallel()
 	home := t.TempDir()
 	cacerts := newJDK(t, filepath.Join(home, ".jdks/own"), "JKS", "something else")
 	s := newStores(t, User, home)
@@ -193,6 +196,7 @@ func TestJavaIsBlocked(t *testing.T) {
 
 // A keytool that fails half way leaves the key store as it was.
 func TestKeytoolFails(t *testing.T) {
+	t.Parallel()
 	home := t.TempDir()
 	newJDK(t, filepath.Join(home, ".jdks/own"), "JKS", "")
 	keytool := filepath.Join(home, ".jdks/own/bin/keytool")
@@ -217,6 +221,7 @@ echo 'keytool error: something broke'; exit 1
 }
 
 func TestJavaKilled(t *testing.T) {
+	t.Parallel()
 	if !isolate.Test(t) {
 		return
 	}

@@ -107,6 +107,7 @@ func TestDatabase(t *testing.T) {
 
 // Others' certificates may have the same name: NSS calls all of one subject the same.
 func TestSameNickname(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name    string
 		subject string
@@ -256,6 +257,7 @@ func TestDatabaseIsBlocked(t *testing.T) {
 }
 
 func TestDatabaseKilled(t *testing.T) {
+	t.Parallel()
 	needs(t, "certutil")
 	if !isolate.Test(t) {
 		return

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -189,15 +188,7 @@ func bundles(path string, cert *x509.Certificate) (bool, error) {
 	} else if err != nil {
 		return false, fmt.Errorf("look what programs read: %w", err)
 	}
-	for {
-		var block *pem.Block
-		if block, data = pem.Decode(data); block == nil {
-			return false, nil
-		}
-		if bytes.Equal(block.Bytes, cert.Raw) {
-			return true, nil
-		}
-	}
+	return inBundle(data, cert), nil
 }
 
 // traces reports whether there is more of a certificate than readers of the bundle see, which is so

@@ -62,7 +62,16 @@ func fewer(t *testing.T) {
 	run(t, "update-ca-certificates", "--fresh")
 }
 
+// withoutJava takes Java's hook away, which takes seconds each time.
+func withoutJava(t *testing.T) {
+	t.Helper()
+	if err := os.RemoveAll("/etc/ca-certificates/update.d"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestDebian(t *testing.T) {
+	t.Parallel()
 	needsDebian(t)
 	if !isolate.Test(t) {
 		return
@@ -108,6 +117,7 @@ func own(cert *x509.Certificate) string {
 
 // What was put there by hand, and was half removed by hand, is taken out as well.
 func TestDebianByHand(t *testing.T) {
+	t.Parallel()
 	needsDebian(t)
 	if !isolate.Test(t) {
 		return
@@ -141,27 +151,27 @@ func TestDebianByHand(t *testing.T) {
 }
 
 func TestDebianKilled(t *testing.T) {
+	t.Parallel()
 	needsDebian(t)
 	if !isolate.Test(t) {
 		return
 	}
 	s := newStores(t, Machine, overlay(t))
 	fewer(t)
-	// Java takes seconds each time: TestDebianByHand has what it keeps.
-	if err := os.RemoveAll("/etc/ca-certificates/update.d"); err != nil {
-		t.Fatal(err)
-	}
+	withoutJava(t)
 	killed(t, s, newRoot(t, "killed"), debianState(t))
 }
 
 // Two daemons' certificates, one of which is then replaced.
 func TestDebianTwoSources(t *testing.T) {
+	t.Parallel()
 	needsDebian(t)
 	if !isolate.Test(t) {
 		return
 	}
 	s := newStores(t, Machine, overlay(t))
 	fewer(t)
+	withoutJava(t)
 	state := debianState(t)
 	before := state()
 	a, b, c := newRoot(t, "same name"), newRoot(t, "same name"), newRoot(t, "same name")
@@ -376,6 +386,7 @@ func TestSystemFails(t *testing.T) {
 
 // A process that is killed as it writes a file leaves another one, which goes as well.
 func TestHalfWrittenFiles(t *testing.T) {
+	t.Parallel()
 	needs(t, "trust")
 	if !isolate.Test(t) {
 		return
@@ -414,6 +425,7 @@ func TestHalfWrittenFiles(t *testing.T) {
 
 // A program that knows none of Debian's options, as Alpine's, takes a certificate out, too.
 func TestOtherDebian(t *testing.T) {
+	t.Parallel()
 	needsDebian(t)
 	for name, exit := range map[string]string{"succeeds": "0", "fails": "1"} {
 		t.Run(name, func(t *testing.T) {
@@ -435,6 +447,7 @@ cat /usr/local/share/ca-certificates/*.crt >/etc/ssl/certs/ca-certificates.crt |
 
 // Root writes nowhere where others decide what is written.
 func TestSystemOfOthers(t *testing.T) {
+	t.Parallel()
 	if !isolate.Test(t) {
 		return
 	}
@@ -521,6 +534,7 @@ func TestScopes(t *testing.T) {
 
 // Who is not root is told what root would do, and what is done already.
 func TestPlannedByAnybody(t *testing.T) {
+	t.Parallel()
 	needs(t, "trust")
 	if !isolate.Test(t) {
 		return
