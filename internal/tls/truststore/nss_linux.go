@@ -22,8 +22,7 @@ import (
 )
 
 // An nssStore is a database of NSS, which browsers keep their certificates in, changed by NSS's own
-// certutil. It is SQLite's, and so works while the browser runs, which sees the change when it starts
-// next.
+// certutil. It is SQLite's, and so may be changed while the browser runs.
 type nssStore struct {
 	dir      string
 	readers  string
