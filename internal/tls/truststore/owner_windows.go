@@ -1,5 +1,30 @@
 package truststore
 
-// mayAct returns why this process must not act in the scope; nil if it may. Windows itself
-// asks and refuses.
-func (s *Stores) mayAct() error { return nil }
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/windows"
+)
+
+// mayAct returns why this process must not act in the scope; nil if it may. The stores
+// of the scope User are those of whoever runs this, which may not be whose home it is:
+// an administrator's password starts programs as that administrator.
+func (s *Stores) mayAct() error {
+	token := windows.GetCurrentProcessToken()
+	if s.Scope == Machine {
+		if !token.IsElevated() {
+			return &blockedError{"it takes an administrator", `run this in a terminal that was started with "Run as administrator"`}
+		}
+		return nil
+	}
+	profile, err := token.GetUserProfileDirectory()
+	if err != nil {
+		return &blockedError{fmt.Sprintf("whose process this is cannot be found out: %v", err), ""}
+	}
+	if !strings.EqualFold(filepath.Clean(profile), filepath.Clean(s.Home)) {
+		return &blockedError{fmt.Sprintf("%s belongs to another user", s.Home), "run this as its owner, not as administrator"}
+	}
+	return nil
+}

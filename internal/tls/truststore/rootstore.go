@@ -1,0 +1,97 @@
+package truststore
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// errDeclined is what Windows returns when the user says no to it.
+var errDeclined = errors.New("the dialog was answered with no")
+
+// windowsRoots are Windows' own functions for its stores of trusted roots; tests play them. A
+// scope's store is what is kept for it: that of a user does not have the machine's here,
+// though programs see both.
+type windowsRoots struct {
+	// list returns the certificates in a store, as DER.
+	list func(Scope) ([][]byte, error)
+	// add and remove have Windows ask in the scope User, and wait for the answer,
+	// however long it takes: errDeclined is no.
+	add    func(scope Scope, der []byte) error
+	remove func(scope Scope, der []byte) error
+	// desktop reports whether there is one to ask on.
+	desktop func() (bool, error)
+}
+
+// A rootStore is Windows' ROOT store of the current user or of the machine.
+type rootStore struct {
+	scope Scope
+	roots windowsRoots
+}
+
+func (r rootStore) place() Place {
+	p := Place{Kind: Windows, Path: `LocalMachine\Root`, Scope: r.scope, Readers: "Edge, Chrome, Firefox, curl, PowerShell and most other programs, for all users"}
+	if r.scope == User {
+		p.Path, p.Readers = `CurrentUser\Root`, "Edge, Chrome, Firefox, curl, PowerShell and most other programs of yours"
+	}
+	return p
+}
+
+// asks is what Windows asks before it does an action.
+func (r rootStore) asks(action Action) string {
+	switch {
+	case r.scope == Machine:
+		return ""
+	case action == Add:
+		return "Windows asks in a dialog whether you trust the certificate"
+	}
+	return "Windows asks in a dialog whether to delete the certificate"
+}
+
+// ready has the user not wait for a dialog that nobody can see, which could not be
+// given up.
+func (r rootStore) ready(context.Context, Action, *x509.Certificate) error {
+	if r.scope == Machine {
+		return nil
+	}
+	desktop, err := r.roots.desktop()
+	if err != nil {
+		return fmt.Errorf("look for a desktop: %w", err)
+	}
+	if !desktop {
+		return &blockedError{"Windows asks in a dialog, and this session has no desktop to show it on", "run this on the machine's own desktop, not over SSH or from a service"}
+	}
+	return nil
+}
+
+func (r rootStore) look(_ context.Context, cert *x509.Certificate) (presence, error) {
+	all, err := r.roots.list(r.scope)
+	if err != nil {
+		return absent, fmt.Errorf("%s: %w", r.place().Path, err)
+	}
+	if slices.ContainsFunc(all, func(der []byte) bool { return bytes.Equal(der, cert.Raw) }) {
+		return present, nil
+	}
+	return absent, nil
+}
+
+func (r rootStore) add(ctx context.Context, cert *x509.Certificate) error {
+	return r.change(ctx, r.roots.add, cert)
+}
+
+func (r rootStore) remove(ctx context.Context, cert *x509.Certificate) error {
+	return r.change(ctx, r.roots.remove, cert)
+}
+
+func (r rootStore) change(ctx context.Context, do func(Scope, []byte) error, cert *x509.Certificate) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := do(r.scope, cert.Raw); err != nil {
+		return fmt.Errorf("%s: %w", r.place().Path, err)
+	}
+	return nil
+}
