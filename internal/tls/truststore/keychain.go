@@ -154,15 +154,21 @@ func (k keychain) add(ctx context.Context, cert *x509.Certificate) error {
 		args := k.inDomain("add-trusted-cert", "-r", "trustRoot", "-p", "ssl", "-p", "basic", "-k", k.path, file)
 		return k.ask(ctx, args...)
 	})
-	if err == nil || was {
+	if err == nil {
+		return nil
+	}
+	ctx = context.WithoutCancel(ctx)
+	now, lookErr := k.look(ctx, cert)
+	switch {
+	case lookErr != nil:
+		return errors.Join(err, lookErr)
+	case now == present:
+		return nil // the user was quicker than the time limit
+	case now == absent || was:
 		return err
 	}
-	// It was kept before the user was asked. Who was not asked, or said no, wants
+	// It was kept before the user was asked. Who said no, or was not asked, wants
 	// nothing of it to stay.
-	ctx = context.WithoutCancel(ctx)
-	if kept, lookErr := k.kept(ctx, cert); lookErr != nil || !kept {
-		return errors.Join(err, lookErr)
-	}
 	return errors.Join(err, k.forget(ctx, cert))
 }
 
