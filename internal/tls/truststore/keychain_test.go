@@ -33,6 +33,8 @@ type playedSecurity struct {
 	dialog func() error
 	// before, if it is set, is called before each change.
 	before func()
+	// hang is the command line that does not end in time.
+	hang string
 	// runs are the command lines, with FILE for a file of the caller's.
 	runs []string
 	// env is that of the last one.
@@ -92,7 +94,11 @@ func (p *playedSecurity) run(ctx context.Context, c command) ([]byte, error) {
 			args[i] = "FILE"
 		}
 	}
-	p.runs = append(p.runs, strings.Join(args, " "))
+	line := strings.Join(args, " ")
+	p.runs = append(p.runs, line)
+	if line == p.hang {
+		return nil, context.DeadlineExceeded
+	}
 	if c.path != "/usr/bin/security" || c.limit == 0 {
 		p.t.Errorf("%s is run, for at most %v", c.path, c.limit)
 	}
@@ -480,6 +486,11 @@ func TestKeychainUnreadable(t *testing.T) {
 	if err := k.remove(t.Context(), cert); err == nil {
 		t.Error("no trust settings can be had, and it is removed")
 	}
+	mac.settings["system"] = map[string]string{}
+	mac.hang = "trust-settings-export FILE"
+	if p, err := k.look(t.Context(), cert); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("it takes for ever to have trust settings, and look says %d, error %v", p, err)
+	}
 	delete(mac.keychains, userLogin)
 	if p, err := k.look(t.Context(), cert); err == nil {
 		t.Errorf("there is no keychain, and look says %d", p)
@@ -489,6 +500,42 @@ func TestKeychainUnreadable(t *testing.T) {
 	var blocked *blockedError
 	if err := missing.ready(t.Context(), Add, cert); !errors.As(err, &blocked) {
 		t.Errorf("without security, ready says %v", err)
+	}
+}
+
+// What users do with Keychain Access is seen, and is in nobody's way.
+func TestKeychainChangedByHand(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*playedSecurity, *x509.Certificate)
+	}{
+		{"deleted, but still trusted", func(p *playedSecurity, _ *x509.Certificate) { p.keychains[userLogin] = nil }},
+		{"never trusted", func(p *playedSecurity, c *x509.Certificate) {
+			p.settings["user"][appleHash(c.Raw)] = "<array><dict><key>kSecTrustSettingsResult</key><integer>3</integer></dict></array>"
+		}},
+		{"by the system's defaults", func(p *playedSecurity, c *x509.Certificate) { delete(p.settings["user"], appleHash(c.Raw)) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			mac := playSecurity(t)
+			k, cert := mac.keychain(User), playedRoot(t)
+			before := mac.state()
+			if err := k.add(t.Context(), cert); err != nil {
+				t.Fatal(err)
+			}
+			test.change(mac, cert)
+			wantPresence(t, "changed", k, cert, partly)
+			if err := k.add(t.Context(), cert); err != nil {
+				t.Fatal(err)
+			}
+			wantPresence(t, "added again", k, cert, present)
+			test.change(mac, cert)
+			if err := k.remove(t.Context(), cert); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(before, mac.state()); diff != "" {
+				t.Errorf("removed (-before +after):\n%s", diff)
+			}
+		})
 	}
 }
 
