@@ -5,10 +5,16 @@ import (
 	"fmt"
 )
 
-// find returns the stores of the scope.
-func (s *Stores) find(ctx context.Context) ([]store, error) { return nil, nil }
+// find returns the stores of the scope. Firefox's databases are none: it reads Windows' store
+// itself.
+func (s *Stores) find(context.Context) ([]store, error) {
+	return []store{rootStore{s.Scope, realWindowsRoots()}}, nil
+}
 
 // at returns the store at a place that a receipt or a step names.
 func (s *Stores) at(p Place) (store, error) {
+	if p.Kind == Windows {
+		return rootStore{p.Scope, realWindowsRoots()}, nil
+	}
 	return nil, fmt.Errorf("%s is no kind of trust store of this system", p.Kind)
 }

@@ -40,18 +40,27 @@ type keychain struct {
 	// home is the user's, in the scope User.
 	home     string
 	programs programs
+	// exists reports whether there is a file; tests play it.
+	exists func(path string) bool
 }
 
 // macKeychains are the keychains of a scope that are there.
-func macKeychains(scope Scope, home string, p programs) []store {
-	path := systemKeychain
+func macKeychains(scope Scope, home string) []store {
+	k := keychainAt(Place{Path: systemKeychain, Scope: scope}, home)
 	if scope == User {
-		path = filepath.Join(home, loginKeychain)
+		k.path = filepath.Join(home, loginKeychain)
 	}
-	if _, err := os.Stat(path); err != nil {
+	if !k.exists(k.path) {
 		return nil
 	}
-	return []store{keychain{scope, path, home, p}}
+	return []store{k}
+}
+
+func keychainAt(p Place, home string) keychain {
+	return keychain{p.Scope, p.Path, home, realPrograms(), func(path string) bool {
+		_, err := os.Stat(path)
+		return err == nil
+	}}
 }
 
 func (k keychain) place() Place {
@@ -70,7 +79,10 @@ func (k keychain) asks(Action) string {
 	return "macOS asks for an administrator's password in a dialog"
 }
 
-func (k keychain) ready(context.Context, Action, *x509.Certificate) error {
+func (k keychain) ready(_ context.Context, action Action, _ *x509.Certificate) error {
+	if action == Add && !k.exists(k.path) {
+		return &blockedError{"the keychain is not there any more", ""}
+	}
 	if _, err := k.programs.find("security"); err != nil {
 		return &blockedError{"the program security, which is part of macOS, is missing", ""}
 	}
@@ -95,8 +107,12 @@ func (k keychain) look(ctx context.Context, cert *x509.Certificate) (presence, e
 	return absent, nil
 }
 
-// kept reports whether the certificate itself is in the keychain.
+// kept reports whether the certificate itself is in the keychain; nothing is in one
+// that was deleted.
 func (k keychain) kept(ctx context.Context, cert *x509.Certificate) (bool, error) {
+	if !k.exists(k.path) {
+		return false, nil
+	}
 	out, err := k.security(ctx, securityLimit, "find-certificate", "-a", "-p", k.path)
 	if err != nil {
 		return false, err

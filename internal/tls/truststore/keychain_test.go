@@ -55,6 +55,9 @@ func (p *playedSecurity) keychain(scope Scope) keychain {
 	k := keychain{scope: Machine, path: systemKeychain, programs: programs{
 		find: func(name string) (string, error) { return "/usr/bin/" + name, nil },
 		run:  p.run,
+	}, exists: func(path string) bool {
+		_, ok := p.keychains[path]
+		return ok
 	}}
 	if scope == User {
 		k.scope, k.path, k.home = User, userLogin, "/Users/ada"
@@ -90,7 +93,7 @@ func (p *playedSecurity) run(ctx context.Context, c command) ([]byte, error) {
 	p.env = c.env
 	args := slices.Clone(c.args)
 	for i, arg := range args {
-		if strings.HasPrefix(arg, scratchParent) {
+		if strings.Contains(arg, "tunneld-trust-") {
 			args[i] = "FILE"
 		}
 	}
@@ -491,9 +494,9 @@ func TestKeychainUnreadable(t *testing.T) {
 	if p, err := k.look(t.Context(), cert); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("it takes for ever to have trust settings, and look says %d, error %v", p, err)
 	}
-	delete(mac.keychains, userLogin)
-	if p, err := k.look(t.Context(), cert); err == nil {
-		t.Errorf("there is no keychain, and look says %d", p)
+	mac.hang = "find-certificate -a -p " + userLogin
+	if p, err := k.look(t.Context(), cert); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("it takes for ever to have the certificates, and look says %d, error %v", p, err)
 	}
 	missing := k
 	missing.programs.find = func(string) (string, error) { return "", os.ErrNotExist }
@@ -513,6 +516,7 @@ func TestKeychainChangedByHand(t *testing.T) {
 		{"never trusted", func(p *playedSecurity, c *x509.Certificate) {
 			p.settings["user"][appleHash(c.Raw)] = "<array><dict><key>kSecTrustSettingsResult</key><integer>3</integer></dict></array>"
 		}},
+		{"deleted with the keychain", func(p *playedSecurity, _ *x509.Certificate) { delete(p.keychains, userLogin) }},
 		{"by the system's defaults", func(p *playedSecurity, c *x509.Certificate) { delete(p.settings["user"], appleHash(c.Raw)) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -524,14 +528,20 @@ func TestKeychainChangedByHand(t *testing.T) {
 			}
 			test.change(mac, cert)
 			wantPresence(t, "changed", k, cert, partly)
-			if err := k.add(t.Context(), cert); err != nil {
-				t.Fatal(err)
+			if blocked := k.ready(t.Context(), Add, cert); k.exists(k.path) {
+				if err := k.add(t.Context(), cert); err != nil {
+					t.Fatal(err)
+				}
+				wantPresence(t, "added again", k, cert, present)
+				test.change(mac, cert)
+			} else if blocked == nil {
+				t.Error("without the keychain, it is ready to be added to")
 			}
-			wantPresence(t, "added again", k, cert, present)
-			test.change(mac, cert)
 			if err := k.remove(t.Context(), cert); err != nil {
 				t.Fatal(err)
 			}
+			wantPresence(t, "removed", k, cert, absent)
+			mac.keychains[userLogin] = nil
 			if diff := cmp.Diff(before, mac.state()); diff != "" {
 				t.Errorf("removed (-before +after):\n%s", diff)
 			}
@@ -541,7 +551,7 @@ func TestKeychainChangedByHand(t *testing.T) {
 
 func TestMacKeychains(t *testing.T) {
 	home := t.TempDir()
-	if found := macKeychains(User, home, programs{}); len(found) > 0 {
+	if found := macKeychains(User, home); len(found) > 0 {
 		t.Errorf("%d keychains in an empty home", len(found))
 	}
 	path := filepath.Join(home, loginKeychain)
@@ -551,7 +561,7 @@ func TestMacKeychains(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	found := macKeychains(User, home, programs{})
+	found := macKeychains(User, home)
 	if len(found) != 1 {
 		t.Fatalf("%d keychains; want the login one", len(found))
 	}

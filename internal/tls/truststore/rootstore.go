@@ -9,8 +9,9 @@ import (
 	"slices"
 )
 
-// errDeclined is what Windows returns when the user says no to it.
-var errDeclined = errors.New("the dialog was answered with no")
+// errDeclined is what Windows returns when the user says no, and also when it could
+// not show the dialog.
+var errDeclined = errors.New("the dialog was not answered with yes")
 
 // windowsRoots are Windows' own functions for its stores of trusted roots; tests play them. A
 // scope's store is what is kept for it: that of a user does not have the machine's here,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"unsafe"
 
@@ -16,7 +17,7 @@ func realWindowsRoots() windowsRoots {
 
 // openRoots opens the part of a scope's ROOT store that is in its own part of the
 // registry: what else programs see there, such as the machine's roots in a user's store,
-// comes from elsewhere and is not ours to delete.
+// comes from elsewhere and is not ours to delete. Firefox reads the same part.
 func openRoots(scope Scope, flags uint32) (windows.Handle, error) {
 	flags |= windows.CERT_SYSTEM_STORE_LOCAL_MACHINE
 	if scope == User {
@@ -54,6 +55,9 @@ func eachRoot(store windows.Handle, visit func(cert *windows.CertContext, der []
 
 func listRoots(scope Scope) (all [][]byte, err error) {
 	store, err := openRoots(scope, windows.CERT_STORE_READONLY_FLAG)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // it is made with the first certificate
+	}
 	if err != nil {
 		return nil, err
 	}
