@@ -14,7 +14,7 @@ func (s *Stores) find(context.Context) ([]store, error) {
 // at returns the store at a place that a receipt or a step names.
 func (s *Stores) at(p Place) (store, error) {
 	if p.Kind == Windows {
-		return rootStore{p.Scope, realWindowsRoots()}, nil
+		return rootStore{s.Scope, realWindowsRoots()}, nil
 	}
 	return nil, fmt.Errorf("%s is no kind of trust store of this system", p.Kind)
 }

@@ -35,7 +35,7 @@ const javaPassword = "changeit"
 // findJava returns the key stores of JDKs in the scope: whose a store is, its owner says.
 func (s *Stores) findJava() ([]store, error) {
 	var homes []string
-	patterns := []string{"/usr/lib/jvm/*", "/usr/java/*", "/opt/*", "/opt/*/*"}
+	patterns := []string{"/usr/lib/jvm/*", "/usr/java/*", "/opt/*", "/opt/*/*", "/Library/Java/JavaVirtualMachines/*/Contents/Home"}
 	for i, p := range patterns {
 		patterns[i] = filepath.Join("/", s.root, p)
 	}
@@ -43,7 +43,7 @@ func (s *Stores) findJava() ([]store, error) {
 		homes = append(homes, home)
 	}
 	if s.Scope == User {
-		for _, p := range []string{".sdkman/candidates/java/*", ".jdks/*", ".asdf/installs/java/*", ".local/share/mise/installs/java/*", ".gradle/jdks/*"} {
+		for _, p := range []string{".sdkman/candidates/java/*", ".jdks/*", ".asdf/installs/java/*", ".local/share/mise/installs/java/*", ".gradle/jdks/*", "Library/Java/JavaVirtualMachines/*/Contents/Home"} {
 			patterns = append(patterns, filepath.Join(globQuote(s.Home), p))
 		}
 	}

@@ -1,14 +1,13 @@
 package truststore
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -45,19 +44,20 @@ type keychain struct {
 }
 
 // macKeychains are the keychains of a scope that are there.
-func macKeychains(scope Scope, home string) []store {
-	k := keychainAt(Place{Path: systemKeychain, Scope: scope}, home)
-	if scope == User {
-		k.path = filepath.Join(home, loginKeychain)
+func (s *Stores) macKeychains() []store {
+	path := systemKeychain
+	if s.Scope == User {
+		path = filepath.Join(s.Home, loginKeychain)
 	}
-	if !k.exists(k.path) {
+	k := s.keychain(path)
+	if !k.exists(path) {
 		return nil
 	}
 	return []store{k}
 }
 
-func keychainAt(p Place, home string) keychain {
-	return keychain{p.Scope, p.Path, home, realPrograms(), func(path string) bool {
+func (s *Stores) keychain(path string) keychain {
+	return keychain{s.Scope, path, s.Home, s.program(), func(path string) bool {
 		_, err := os.Stat(path)
 		return err == nil
 	}}
@@ -113,19 +113,29 @@ func (k keychain) kept(ctx context.Context, cert *x509.Certificate) (bool, error
 	if !k.exists(k.path) {
 		return false, nil
 	}
+	all, err := k.certificates(ctx)
+	return slices.ContainsFunc(all, cert.Equal), err
+}
+
+func (k keychain) certificates(ctx context.Context) ([]*x509.Certificate, error) {
 	out, err := k.security(ctx, securityLimit, "find-certificate", "-a", "-p", k.path)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	for {
-		var block *pem.Block
-		if block, out = pem.Decode(out); block == nil {
-			return false, nil
-		}
-		if bytes.Equal(block.Bytes, cert.Raw) {
-			return true, nil
+	return certificates(out), nil
+}
+
+func (k keychain) search(ctx context.Context, fingerprint string) (*x509.Certificate, error) {
+	if !k.exists(k.path) {
+		return nil, nil
+	}
+	all, err := k.certificates(ctx)
+	for _, cert := range all {
+		if Fingerprint(cert) == fingerprint {
+			return cert, nil
 		}
 	}
+	return nil, err
 }
 
 // trust is what the scope's trust settings say of a certificate.
@@ -262,8 +272,7 @@ func (k keychain) withFile(cert *x509.Certificate, do func(path string) error) e
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "root.pem")
-	data := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
-	if err := os.WriteFile(path, data, 0o600); err != nil {
+	if err := os.WriteFile(path, encode(cert), 0o600); err != nil {
 		return fmt.Errorf("write the certificate: %w", err)
 	}
 	return do(path)

@@ -285,6 +285,16 @@ func wantPresence(t *testing.T, what string, s store, cert *x509.Certificate, wa
 	}
 }
 
+func wantSearch(t *testing.T, s searcher, cert *x509.Certificate) {
+	t.Helper()
+	if got, err := s.search(t.Context(), Fingerprint(cert)); !cert.Equal(got) || err != nil {
+		t.Errorf("searched for by its fingerprint: %v, error %v; want it", got, err)
+	}
+	if got, err := s.search(t.Context(), strings.Repeat("0", 64)); got != nil || err != nil {
+		t.Errorf("searched for one that is not there: %v, error %v; want none", got, err)
+	}
+}
+
 func TestKeychain(t *testing.T) {
 	for _, test := range []struct {
 		scope       Scope
@@ -331,6 +341,7 @@ func TestKeychain(t *testing.T) {
 			}
 			wantPresence(t, "added", k, ours, present)
 			wantPresence(t, "the other one", k, others, present)
+			wantSearch(t, k, ours)
 			mac.runs = nil
 			if err := k.remove(t.Context(), ours); err != nil {
 				t.Fatal(err)
@@ -551,7 +562,8 @@ func TestKeychainChangedByHand(t *testing.T) {
 
 func TestMacKeychains(t *testing.T) {
 	home := t.TempDir()
-	if found := macKeychains(User, home); len(found) > 0 {
+	stores := &Stores{Scope: User, Home: home}
+	if found := stores.macKeychains(); len(found) > 0 {
 		t.Errorf("%d keychains in an empty home", len(found))
 	}
 	path := filepath.Join(home, loginKeychain)
@@ -561,7 +573,7 @@ func TestMacKeychains(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	found := macKeychains(User, home)
+	found := stores.macKeychains()
 	if len(found) != 1 {
 		t.Fatalf("%d keychains; want the login one", len(found))
 	}

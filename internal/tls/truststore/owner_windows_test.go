@@ -1,6 +1,7 @@
 package truststore
 
 import (
+	"errors"
 	"os"
 	"testing"
 
@@ -12,14 +13,15 @@ func TestMayAct(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if blocked := (&Stores{Scope: User, Home: home}).mayAct(); blocked != nil {
-		t.Errorf("in this user's home: %v", blocked)
+	if err := (&Stores{Scope: User, Home: home}).mayAct(); err != nil {
+		t.Errorf("in this user's home: %v", err)
 	}
-	if blocked := (&Stores{Scope: User, Home: home + "2"}).mayAct(); blocked == nil || blocked.fix == "" {
-		t.Errorf("in another user's home: %v; want why not, and what to do", blocked)
+	var blocked *blockedError
+	if err := (&Stores{Scope: User, Home: home + "2"}).mayAct(); !errors.As(err, &blocked) || blocked.fix == "" {
+		t.Errorf("in another user's home: %v; want why not, and what to do", err)
 	}
 	elevated := windows.GetCurrentProcessToken().IsElevated()
-	if blocked := (&Stores{Scope: Machine}).mayAct(); (blocked == nil) != elevated {
-		t.Errorf("on the machine, elevated %v: %v", elevated, blocked)
+	if err := (&Stores{Scope: Machine}).mayAct(); (err == nil) != elevated {
+		t.Errorf("on the machine, elevated %v: %v", elevated, err)
 	}
 }

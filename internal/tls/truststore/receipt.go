@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -245,7 +246,16 @@ func (s *Stores) lock() (release func(), err error) {
 		case err != nil:
 			return nil, err
 		}
-		return func() { s.tidy(); unlock() }, nil
+		return func() {
+			s.tidy()
+			unlock()
+			if runtime.GOOS == "windows" {
+				// Nobody can remove a file there that is open, so this hurts nobody
+				// who has the lock by now.
+				_ = os.Remove(filepath.Join(s.Receipts, lockName))
+				_ = os.Remove(s.Receipts)
+			}
+		}, nil
 	}
 }
 

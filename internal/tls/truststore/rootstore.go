@@ -79,6 +79,19 @@ func (r rootStore) look(_ context.Context, cert *x509.Certificate) (presence, er
 	return absent, nil
 }
 
+func (r rootStore) search(_ context.Context, fingerprint string) (*x509.Certificate, error) {
+	all, err := r.roots.list(r.scope)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", r.place().Path, err)
+	}
+	for _, der := range all {
+		if cert, err := x509.ParseCertificate(der); err == nil && Fingerprint(cert) == fingerprint {
+			return cert, nil
+		}
+	}
+	return nil, nil
+}
+
 func (r rootStore) add(ctx context.Context, cert *x509.Certificate) error {
 	return r.change(ctx, r.roots.add, cert)
 }

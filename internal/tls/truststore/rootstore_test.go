@@ -47,6 +47,7 @@ func TestRootStore(t *testing.T) {
 					t.Error(err)
 				}
 				wantPresence(t, "added", r, ours, present)
+				wantSearch(t, r, ours)
 			}
 			for range 2 {
 				if err := r.remove(t.Context(), ours); err != nil {

@@ -3,9 +3,12 @@ package truststore
 import (
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/windows"
@@ -48,9 +51,7 @@ func TestJudge(t *testing.T) {
 // Windows' functions, as Wine has them, which asks nobody. On Windows itself the test
 // would have the one who runs it asked, and change what their machine trusts.
 func TestRootsOnWine(t *testing.T) {
-	if windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() != nil {
-		t.Skip("this is not Wine")
-	}
+	onWine(t)
 	roots := realWindowsRoots()
 	for _, scope := range []Scope{User, Machine} {
 		t.Run(string(scope), func(t *testing.T) {
@@ -100,9 +101,7 @@ func TestRootsOnWine(t *testing.T) {
 // The machine's roots are seen by programs in the user's store as well, but they are
 // not the user's to remove.
 func TestUsersStoreIsNotTheMachines(t *testing.T) {
-	if windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() != nil {
-		t.Skip("this is not Wine")
-	}
+	onWine(t)
 	root := playedRoot(t)
 	user, machine := rootStore{User, realWindowsRoots()}, rootStore{Machine, realWindowsRoots()}
 	if err := machine.add(t.Context(), root); err != nil {
@@ -119,5 +118,63 @@ func TestUsersStoreIsNotTheMachines(t *testing.T) {
 	}
 	if err := machine.remove(t.Context(), root); err != nil {
 		t.Error(err)
+	}
+}
+
+// The whole way, with receipts.
+func TestInstallOnWine(t *testing.T) {
+	onWine(t)
+	home, err := os.UserHomeDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, scope := range []Scope{User, Machine} {
+		t.Run(string(scope), func(t *testing.T) {
+			// What t.TempDir removes it with, Wine 8 does not know.
+			dir, err := os.MkdirTemp("", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer os.Remove(dir)
+			stores := &Stores{Scope: scope, Home: home, Receipts: filepath.Join(dir, "trust")}
+			old, root := playedRoot(t), playedRoot(t)
+			do := func(what string, want int, plan func() ([]Step, error)) {
+				t.Helper()
+				steps, err := plan()
+				if err != nil || len(steps) != want {
+					t.Fatalf("%s: %d steps, error %v; want %d", what, len(steps), err, want)
+				}
+				for _, s := range steps {
+					if s.Blocked != "" {
+						t.Errorf("%s: blocked: %s", what, s.Blocked)
+					}
+					if err := stores.Do(t.Context(), s); err != nil {
+						t.Errorf("%s: %v", what, err)
+					}
+				}
+			}
+			install := func(cert *x509.Certificate) func() ([]Step, error) {
+				return func() ([]Step, error) { return stores.Install(t.Context(), cert, "state") }
+			}
+			removal := func() ([]Step, error) { return stores.Removal(t.Context(), nil) }
+			do("install", 1, install(old))
+			do("install another one", 2, install(root))
+			store := rootStore{scope, realWindowsRoots()}
+			wantPresence(t, "replaced", store, old, absent)
+			wantPresence(t, "installed", store, root, present)
+			do("remove", 1, removal)
+			wantPresence(t, "removed", store, root, absent)
+			do("remove again", 0, removal)
+			if _, err := os.Stat(stores.Receipts); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("receipts are left: %v", err)
+			}
+		})
+	}
+}
+
+func onWine(t *testing.T) {
+	t.Helper()
+	if windows.NewLazySystemDLL("ntdll.dll").NewProc("wine_get_version").Find() != nil {
+		t.Skip("this is not Wine")
 	}
 }
