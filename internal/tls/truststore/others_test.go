@@ -35,3 +35,35 @@ func playedRoot(t testing.TB) *x509.Certificate {
 	}
 	return cert
 }
+
+// The plan says what the system will ask, and only where it will.
+func TestPlanSaysWhatIsAsked(t *testing.T) {
+	cert, mac := playedRoot(t), playSecurity(t)
+	mine := &Stores{Scope: User, Home: t.TempDir()}
+	roots := playedRoots(map[Scope][][]byte{})
+	for _, store := range []interface {
+		store
+		asker
+	}{mac.keychain(User), rootStore{User, roots}} {
+		step := mine.step(t.Context(), Add, store, cert)
+		if want := store.asks(Add); step.Asks != want || want == "" || step.Blocked != "" {
+			t.Errorf("to add: %+v; want that it asks %q", step, want)
+		}
+		if err := store.add(t.Context(), cert); err != nil {
+			t.Fatal(err)
+		}
+		if step := mine.step(t.Context(), Add, store, cert); step.Asks != "" || !step.Done {
+			t.Errorf("it is there, and: %+v", step)
+		}
+		if step := mine.step(t.Context(), Remove, store, cert); step.Asks == "" || step.Asks != store.asks(Remove) {
+			t.Errorf("to remove: %+v; want what it asks", step)
+		}
+	}
+	if asks := (rootStore{Machine, roots}).asks(Add); asks != "" {
+		t.Errorf("Windows asks %q before it changes the machine's store; want nothing", asks)
+	}
+	others := &Stores{Scope: User, Home: "/nowhere"}
+	if step := others.step(t.Context(), Remove, rootStore{User, roots}, cert); step.Asks != "" || step.Blocked == "" {
+		t.Errorf("in another's home: %+v; want that it is blocked, and asks nothing", step)
+	}
+}

@@ -41,6 +41,12 @@ type maker interface {
 	unmake(ctx context.Context, made []string) error
 }
 
+// An asker is a store of which the system asks the user, in a dialog, before it changes it.
+type asker interface {
+	// asks says what is asked, for people; empty if nothing is.
+	asks(Action) string
+}
+
 // presence is how much of a certificate is in a store.
 type presence int
 

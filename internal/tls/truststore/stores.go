@@ -215,6 +215,8 @@ func (s *Stores) step(ctx context.Context, action Action, st store, cert *x509.C
 		step.Blocked, step.Fix = s.blocked(err)
 	} else if err := st.ready(ctx, action, cert); err != nil {
 		step.Blocked, step.Fix = s.blocked(err)
+	} else if a, ok := st.(asker); ok {
+		step.Asks = a.asks(action)
 	}
 	return step
 }

@@ -82,6 +82,9 @@ type Step struct {
 	// about it. Both are empty if it can.
 	Blocked string `json:"blocked,omitempty"`
 	Fix     string `json:"fix,omitempty"`
+	// Asks is what the system itself asks the user before it is done, in a dialog;
+	// empty if nothing.
+	Asks string `json:"asks,omitempty"`
 }
 
 // Fingerprint is the SHA-256 of a certificate, in hex.
