@@ -1,0 +1,11 @@
+//go:build !linux
+
+package truststore
+
+import (
+	"testing"
+
+	"github.com/tunneld/tunneld/internal/leakcheck"
+)
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }
