@@ -177,7 +177,7 @@ func machineReceipts(who invoker.User) string {
 		// Not ProgramData, where anybody may make a directory.
 		return filepath.Join(os.Getenv("ProgramFiles"), "tunneld", "trust", who.UID)
 	}
-	return "/var/lib/tunneld/trust/" + who.UID
+	return "/var/lib/tunneld-trust/" + who.UID
 }
 
 func (c *trustChange) plan(ctx context.Context) ([]trustStep, error) {
@@ -289,6 +289,8 @@ func (c *trustChange) show(steps []trustStep) {
 			verb = "is not in"
 		case s.Blocked != "":
 			verb, note = "cannot "+verb, note+": "+s.Blocked
+		case s.Asks != "":
+			note += ": " + s.Asks
 		}
 		rows = append(rows, []string{"  " + verb, short(s.Place.Path, c.who.Home), note})
 	}

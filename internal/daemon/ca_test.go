@@ -192,7 +192,7 @@ func TestTrusted(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	want := status.Check{
-		Name: "ca", Result: status.Warn, Fix: "tunnelctl trust",
+		Name: "ca", Result: status.Warn, Fix: trustIt(),
 		Evidence: "signs for local, localhost, test and loopback addresses until " + s.NotAfter.Format(time.DateOnly) + "; this system does not trust it",
 	}
 	if diff := cmp.Diff(want, checkCA(s)); diff != "" {
