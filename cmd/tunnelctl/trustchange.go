@@ -338,9 +338,9 @@ func (c *trustChange) result(steps []trustStep) {
 			left++
 		}
 	}
-	done := "in"
+	done := "it is in place everywhere"
 	if c.remove {
-		done = "out"
+		done = "it is nowhere"
 	}
 	switch {
 	case c.dryRun:
@@ -352,7 +352,7 @@ func (c *trustChange) result(steps []trustStep) {
 	case changed > 0:
 		fmt.Fprintf(c.ui.out, "%d changed; all that there is to do is done: tunnelctl trust --check asks the clients\n", changed)
 	default:
-		fmt.Fprintf(c.ui.out, "nothing to do: it is %s everywhere\n", done)
+		fmt.Fprintf(c.ui.out, "nothing to do: %s\n", done)
 	}
 }
 
