@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -19,6 +21,10 @@ type command struct {
 	// env has more variables, as KEY=VALUE; later ones win.
 	env   []string
 	stdin []byte
+	// finishes: if this process is killed, it goes on to its end, since it writes to a
+	// file. A write to a pipe would kill it half way, and whatever it runs: on Debian
+	// that is dpkg, which then has to be mended by hand. What it writes is not returned.
+	finishes bool
 	// limit is how long it may take; 0 means a minute.
 	limit time.Duration
 }
@@ -56,8 +62,21 @@ func runProgram(ctx context.Context, c command) ([]byte, error) {
 	cmd.WaitDelay = killedDelay
 	var out, said output
 	cmd.Stdout, cmd.Stderr = &out, &said
+	var file *os.File
+	if c.finishes {
+		var err error
+		if file, err = os.CreateTemp("", "tunneld-output-"); err != nil {
+			return nil, fmt.Errorf("make a file for what %s writes: %w", filepath.Base(c.path), err)
+		}
+		_ = os.Remove(file.Name()) // nobody needs its name
+		defer file.Close()
+		cmd.Stdout, cmd.Stderr = file, file
+	}
 	ownGroup(cmd)
 	err := cmd.Run()
+	if file != nil {
+		_, _ = said.ReadFrom(io.NewSectionReader(file, 0, outputLimit))
+	}
 	if err == nil {
 		return out.Bytes(), nil
 	}

@@ -99,7 +99,7 @@ func (s *Stores) system(l layout) (*systemStore, error) {
 	for _, words := range l.update {
 		var path string
 		if path, err = st.programs.find(words[0]); err == nil {
-			st.program = command{path: path, args: words[1:], limit: updateLimit}
+			st.program = command{path: path, args: words[1:], limit: updateLimit, finishes: true}
 			return st, nil
 		}
 	}
@@ -257,7 +257,21 @@ func (s *systemStore) add(ctx context.Context, cert *x509.Certificate) error {
 	if err := atomicfile.Write(s.own(cert), encode(cert), 0o644); err != nil {
 		return err
 	}
-	_, err := s.programs.run(ctx, s.program)
+	return s.update(ctx)
+}
+
+// update has the distribution's program make what others read.
+func (s *systemStore) update(ctx context.Context, args ...string) error {
+	if s.kind == Debian {
+		// Debian's program appends to the file that it then makes the bundle, and whatever
+		// one that was killed has left there would be in it twice.
+		if err := os.Remove(s.bundle + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	c := s.program
+	c.args = append(slices.Clone(c.args), args...)
+	_, err := s.programs.run(ctx, c)
 	return err
 }
 
@@ -287,7 +301,7 @@ func (s *systemStore) remove(ctx context.Context, cert *x509.Certificate) error 
 	if s.kind == Debian {
 		err = s.removeDebian(ctx, cert, names)
 	} else {
-		_, err = s.programs.run(ctx, s.program)
+		err = s.update(ctx)
 	}
 	if err != nil {
 		return err
@@ -335,18 +349,14 @@ func (s *systemStore) removeDebian(ctx context.Context, cert *x509.Certificate, 
 	if _, err := f.Write(conf); err != nil {
 		return err
 	}
-	c := s.program
-	c.args = append(slices.Clone(c.args), "--certsconf", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd))
-	_, refused := s.programs.run(ctx, c)
+	refused := s.update(ctx, "--certsconf", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd))
 	bundled, err := bundles(s.bundle, cert)
 	if err != nil {
 		return err
 	}
 	if refused != nil || bundled {
 		// One that knows no such option says how to use it, whether it calls that a failure or not.
-		c = s.program
-		c.args = append(slices.Clone(c.args), "--fresh")
-		if _, err := s.programs.run(ctx, c); err != nil {
+		if err := s.update(ctx, "--fresh"); err != nil {
 			return errors.Join(err, s.unlink(names))
 		}
 	}
