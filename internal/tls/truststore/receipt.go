@@ -234,6 +234,8 @@ func (s *Stores) lock() (release func(), err error) {
 			if err != nil {
 				return nil, fmt.Errorf("note what is done: %w", err)
 			}
+		} else if errors.Is(err, fs.ErrNotExist) {
+			continue // another process has just removed what it is in
 		} else if !errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("note what is done: %w", explain(err))
 		}
@@ -285,6 +287,10 @@ func (s *Stores) tidy() {
 	}
 	_ = os.Remove(filepath.Join(s.Receipts, lockName))
 	_ = os.Remove(s.Receipts)
+	// Nothing else of root's is there, or it is not empty.
+	for dir := filepath.Dir(s.Receipts); s.Scope == Machine && strings.Contains(dir, "tunneld"); dir = filepath.Dir(dir) {
+		_ = os.Remove(dir)
+	}
 }
 
 // certificates are those in PEM, whatever else there is.
