@@ -299,7 +299,7 @@ func (s *Stores) add(ctx context.Context, st store, step Step) error {
 	// Whoever gave up waiting still wants nothing half done.
 	undo := s.remove(context.WithoutCancel(ctx), st, cert)
 	if undo != nil {
-		return errors.Join(explain(err), fmt.Errorf("take it back: %w", undo))
+		return fmt.Errorf("%w; take it back: %w", explain(err), undo)
 	}
 	return explain(err)
 }
