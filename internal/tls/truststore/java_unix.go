@@ -313,7 +313,7 @@ func (s *javaStore) change(do func(path string) error) error {
 	if err != nil {
 		return err
 	}
-	return atomicfile.WriteFunc(s.cacerts, data, info.Mode().Perm(), func(temporary string) error {
+	return atomicfile.WriteFunc(s.cacerts, data, info.Mode().Perm()|0o200, func(temporary string) error {
 		if err := do(temporary); err != nil {
 			return err
 		}
