@@ -5,7 +5,7 @@
 GO ?= go
 BIN := $(CURDIR)/bin
 
-.PHONY: build test conformance verifiers names e2e bench demo lint soak fuzz clean
+.PHONY: build test conformance verifiers names trust e2e bench demo lint soak fuzz clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/...
@@ -30,6 +30,10 @@ verifiers:
 names:
 	$(GO) test -tags names -count=1 -timeout 20m -v ./test/names
 
+# Trust stores, browsers and other clients, in namespaces: as root on Debian.
+trust:
+	$(GO) test -tags trust -count=1 -timeout 10m -v ./test/trust
+
 demo: build
 	$(BIN)/tunneld demo
 
@@ -44,7 +48,7 @@ bench: build
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted"; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags e2e,conformance,verifiers,names ./test/...
+	$(GO) vet -tags e2e,conformance,verifiers,names,trust ./test/...
 	GOOS=darwin $(GO) vet ./...
 	GOOS=windows $(GO) vet ./...
 	$(GO) tool staticcheck ./...
@@ -58,6 +62,7 @@ soak: build
 	$(GO) test -count=1 -timeout 30m -v -run '^TestNothingStaysOfConnectionsAndPods$$' ./internal/daemon
 	$(GO) test -tags conformance -count=1 -timeout 30m -v -run '^TestLoad$$' ./test/dns
 	$(GO) test -tags names -count=1 -timeout 2h -v ./test/names
+	$(GO) test -tags trust -count=1 -timeout 2h -v -run '^TestUndo' ./test/trust
 	TUNNELD_BIN=$(BIN) $(GO) test -tags e2e -count=1 -timeout 2h -v -run '^TestFault' ./test/e2e
 	$(MAKE) fuzz
 
