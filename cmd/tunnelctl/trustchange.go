@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -311,18 +312,23 @@ func (c *trustChange) report(steps []trustStep) error {
 		c.result(steps)
 	}
 	var failed []error
-	hinted := map[string]bool{"": true}
 	for _, s := range steps {
-		if s.Error != "" {
+		switch {
+		case s.Error != "":
 			failed = append(failed, &localapi.Error{Message: s.Error, Hint: s.Fix})
+		case s.Done || s.Blocked == "":
+		case c.takesRoot(s):
+			// That is no failure: the rest is what was asked for. It is said once.
+		case c.dryRun:
+			if s.Fix != "" {
+				c.ui.hint(s.Fix)
+			}
+		default:
+			failed = append(failed, &localapi.Error{Message: s.Place.Path + ": " + s.Blocked, Hint: s.Fix})
 		}
-		if s.Done || s.Blocked == "" {
-			continue
-		}
-		if fix := c.fix(s); !hinted[fix] {
-			hinted[fix] = true
-			c.ui.hint(fix)
-		}
+	}
+	if slices.ContainsFunc(steps, c.takesRoot) {
+		c.ui.hint("for what takes root: " + c.withSudo())
 	}
 	return errors.Join(failed...)
 }
@@ -356,11 +362,13 @@ func (c *trustChange) result(steps []trustStep) {
 	}
 }
 
-// fix says what to do about a step that is blocked.
-func (c *trustChange) fix(s trustStep) string {
-	if s.Fix != "" || s.Place.Scope != truststore.Machine || os.Geteuid() == 0 || runtime.GOOS == "windows" {
-		return s.Fix
-	}
+// takesRoot reports whether a step is left to root.
+func (c *trustChange) takesRoot(s trustStep) bool {
+	return !s.Done && s.Blocked != "" && s.Place.Scope == truststore.Machine && os.Geteuid() > 0
+}
+
+// withSudo is this command as root.
+func (c *trustChange) withSudo() string {
 	command := "sudo tunnelctl"
 	if c.client.Socket != "" {
 		command += " --socket " + c.client.Socket
@@ -369,7 +377,7 @@ func (c *trustChange) fix(s trustStep) string {
 	if c.remove {
 		command += " --remove"
 	}
-	return "for what takes root: " + command
+	return command
 }
 
 // userReport has the user's part planned or done by a tunnelctl that runs as the user.
