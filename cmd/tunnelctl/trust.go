@@ -145,7 +145,10 @@ func (r trusted) root() (*x509.Certificate, error) {
 		return nil, fmt.Errorf("read the daemon's root certificate: %w", err)
 	}
 	if _, err := localtls.Bounds(cert); err != nil {
-		return nil, fmt.Errorf("the daemon's root certificate must not be trusted: %w", err)
+		return nil, &localapi.Error{
+			Message: "the daemon's root certificate must not be trusted: " + err.Error(),
+			Hint:    "if it is your own tunneld that answers, have it make a new one: tunnelctl trust --renew",
+		}
 	}
 	return cert, nil
 }

@@ -143,7 +143,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.clusters = &kube.Clusters{UserAgent: "tunneld/" + d.Version.Version, Changed: d.somethingChanged, Timing: d.Timing, Log: d.Log}
 	defer d.clusters.Close()
 	d.meters = new(forward.Meters)
-	d.binder = &binder{helper: d.Helper, gate: &gate{closed: d.onlyMe, log: d.Log}}
+	d.binder = &binder{helper: d.Helper, gate: &gate{onlyMe: d.onlyMe, me: os.Getuid(), log: d.Log}}
 	d.gateway = &gateway.Gateway{Backends: d.clusters, Listen: d.binder.bind, CA: d.ca, NoCA: d.caErr, Meters: d.meters, Log: d.Log}
 	defer d.gateway.Close()
 	d.ports = &forward.Set{Backends: d.clusters, Listen: d.listen, Meters: d.meters, Log: d.Log}

@@ -1,10 +1,10 @@
 package daemon
 
 import (
-	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 
 	"github.com/tunneld/tunneld/internal/config"
@@ -13,15 +13,16 @@ import (
 
 // A gate lets in whose connections are taken. It may be used concurrently.
 type gate struct {
-	// closed reports whether that is only this user and root. It is asked for each
+	// onlyMe reports whether that is only this user and root. It is asked for each new
 	// connection.
-	closed func() bool
+	onlyMe func() bool
+	me     int // this user's id
 	// peer is sockdiag.Of where it is nil.
 	peer func(*net.TCPConn) (sockdiag.Peer, error)
 	log  *slog.Logger
 
 	mu   sync.Mutex // guards the following
-	told map[int]bool
+	told map[string]bool
 }
 
 // before puts the gate before a listener.
@@ -36,7 +37,7 @@ type gated struct {
 func (l *gated) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
-		if err != nil || !l.gate.closed() || l.gate.admits(c) {
+		if err != nil || !l.gate.onlyMe() || l.gate.admits(c) {
 			return c, err
 		}
 		if tcp, ok := c.(*net.TCPConn); ok {
@@ -58,37 +59,37 @@ func (g *gate) admits(c net.Conn) bool {
 		ask = sockdiag.Of
 	}
 	peer, err := ask(tcp)
-	if err != nil || !peer.Owned {
-		g.log.Debug("refused a connection of nobody knows whom", "listener", c.LocalAddr(), "remote", c.RemoteAddr(), "err", err)
-		return false
-	}
-	uid := int(peer.UID)
-	if uid == 0 || uid == os.Getuid() {
+	switch {
+	case err != nil && !errors.Is(err, sockdiag.ErrUnknown):
+		g.tell("nobody is let in, as access: me says, since the system cannot be asked whose a connection is", "err", err)
+	case err != nil || !peer.Owned:
+		g.tell("refused a connection of nobody knows whom, as access: me says", "listener", c.LocalAddr())
+	case peer.UID == 0 || int(peer.UID) == g.me:
 		return true
+	default:
+		g.tell(fmt.Sprintf("refused a connection of user %d, as access: me says", peer.UID), "listener", c.LocalAddr())
 	}
-	level := slog.LevelDebug
-	if g.first(uid) {
-		level = slog.LevelWarn
-	}
-	g.log.Log(context.Background(), level, "refused another user's connection, as access: "+string(config.Me)+" says", "uid", uid, "listener", c.LocalAddr())
 	return false
 }
 
-// maxTold bounds the users that are remembered.
+// maxTold bounds what is remembered.
 const maxTold = 1000
 
-// first reports whether that user was not told of yet.
-func (g *gate) first(uid int) bool {
+// tell logs something once: who is refused may try without end, and would leave no room
+// for anything else.
+func (g *gate) tell(what string, args ...any) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.told[uid] || len(g.told) >= maxTold {
-		return false
+	known := g.told[what] || len(g.told) >= maxTold
+	if !known {
+		if g.told == nil {
+			g.told = make(map[string]bool)
+		}
+		g.told[what] = true
 	}
-	if g.told == nil {
-		g.told = make(map[int]bool)
+	g.mu.Unlock()
+	if !known {
+		g.log.Warn(what, args...)
 	}
-	g.told[uid] = true
-	return true
 }
 
 // onlyMe is whether the file says so.

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,7 +15,7 @@ import (
 )
 
 func TestGate(t *testing.T) {
-	me := uint32(os.Getuid())
+	const me = 1000
 	tests := []struct {
 		name string
 		open bool
@@ -28,16 +27,17 @@ func TestGate(t *testing.T) {
 		{name: "everyone", open: true, peer: sockdiag.Peer{UID: me + 1, Owned: true}, in: true},
 		{name: "me", peer: sockdiag.Peer{UID: me, Owned: true}, in: true},
 		{name: "root", peer: sockdiag.Peer{UID: 0, Owned: true}, in: true},
-		{name: "another user", peer: sockdiag.Peer{UID: me + 1, Owned: true}, told: "refused another user's connection"},
-		{name: "nobody any more", peer: sockdiag.Peer{UID: 0}},
-		{name: "not known", err: sockdiag.ErrUnknown},
-		{name: "cannot be asked", err: errors.New("no netlink")},
+		{name: "another user", peer: sockdiag.Peer{UID: me + 1, Owned: true}, told: "refused a connection of user 1001"},
+		{name: "nobody any more", peer: sockdiag.Peer{UID: 0}, told: "nobody knows whom"},
+		{name: "not known", err: sockdiag.ErrUnknown, told: "nobody knows whom"},
+		{name: "cannot be asked", err: errors.New("no netlink"), told: "nobody is let in"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var log bytes.Buffer
 			g := &gate{
-				closed: func() bool { return !tt.open },
+				onlyMe: func() bool { return !tt.open },
+				me:     me,
 				peer:   func(*net.TCPConn) (sockdiag.Peer, error) { return tt.peer, tt.err },
 				log:    slog.New(slog.NewTextHandler(&log, nil)),
 			}

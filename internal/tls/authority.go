@@ -137,9 +137,11 @@ func (a authority) unusable(domain string, now time.Time) string {
 		return "its root certificate has not signed itself"
 	case a.intermediate.CheckSignatureFrom(a.root) != nil:
 		return "its intermediate certificate is not signed by its root"
-	case !constrained(a.root, 1) || !constrained(a.intermediate, 0) ||
-		!slices.Equal(a.root.PermittedDNSDomains, a.intermediate.PermittedDNSDomains):
+	case !constrained(a.intermediate, 0) || !slices.Equal(a.root.PermittedDNSDomains, a.intermediate.PermittedDNSDomains):
 		return "it is not constrained to local names"
+	}
+	if _, err := Bounds(a.root); err != nil {
+		return err.Error()
 	}
 	if why := a.over(now); why != "" {
 		return why

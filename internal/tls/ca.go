@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -111,7 +112,11 @@ func (ca *CA) install(replaced string) error {
 		return fmt.Errorf("make a local CA: %w", err)
 	}
 	if err := write(ca.dir, a); err != nil {
-		return fmt.Errorf("keep the new local CA: %w", err)
+		err = fmt.Errorf("keep the new local CA: %w", err)
+		if old := ca.live.Load(); old != nil {
+			err = errors.Join(err, restore(ca.dir, old.authority))
+		}
+		return err
 	}
 	ca.live.Store(&issuer{authority: a, replaced: replaced})
 	return nil

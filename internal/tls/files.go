@@ -119,6 +119,19 @@ func write(dir string, a authority) error {
 	return nil
 }
 
+// restore puts an authority back that is served on, should a write that failed have
+// removed it.
+func restore(dir string, a authority) error {
+	kept, unusable, err := read(dir)
+	if err == nil && unusable == "" && kept.key.Equal(a.key) && kept.root.Equal(a.root) {
+		return nil
+	}
+	if err := write(dir, a); err != nil {
+		return fmt.Errorf("put the old one back: %w", err)
+	}
+	return nil
+}
+
 // removePartial removes what an interrupted write may have left.
 func removePartial(dir string) error {
 	for _, name := range []string{keyFile, intermediateFile, rootFile} {

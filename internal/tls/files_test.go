@@ -64,3 +64,50 @@ func TestWriteThatFails(t *testing.T) {
 		})
 	}
 }
+
+// An authority that is served on after a renewal that failed is on disk as well.
+func TestRestore(t *testing.T) {
+	var as [2]authority
+	for i := range as {
+		var err error
+		if as[i], err = newAuthority([]string{"local"}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"", keyFile, rootFile, intermediateFile} {
+		dir := t.TempDir()
+		if err := write(dir, as[0]); err != nil {
+			t.Fatal(err)
+		}
+		before, err := os.Stat(filepath.Join(dir, rootFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if name != "" {
+			if err := os.Remove(filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := restore(dir, as[0]); err != nil {
+			t.Errorf("without %q: %v", name, err)
+		}
+		if a, unusable, err := read(dir); err != nil || unusable != "" || !a.root.Equal(as[0].root) || !a.key.Equal(as[0].key) {
+			t.Errorf("without %q: %q, %v", name, unusable, err)
+		}
+		after, err := os.Stat(filepath.Join(dir, rootFile))
+		if name == "" && (err != nil || !os.SameFile(before, after)) {
+			t.Errorf("what was whole is written anew (%v)", err)
+		}
+	}
+	// Another one's remains give way.
+	dir := t.TempDir()
+	if err := write(dir, as[1]); err != nil {
+		t.Fatal(err)
+	}
+	if err := restore(dir, as[0]); err != nil {
+		t.Error(err)
+	}
+	if a, _, _ := read(dir); a.root == nil || !a.root.Equal(as[0].root) {
+		t.Error("the other one is there")
+	}
+}

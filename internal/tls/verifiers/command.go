@@ -19,6 +19,9 @@ type command struct {
 	// env is added to this process's environment, and replaces what has the same name.
 	env   []string
 	stdin string
+	// dir is where it runs; empty: where this process does, which relative paths in the
+	// environment go from.
+	dir string
 }
 
 // An end is what became of a program.
@@ -52,6 +55,7 @@ func (c command) run(ctx context.Context, program string, settled <-chan struct{
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	cmd := exec.CommandContext(ctx, program, c.args...)
+	cmd.Dir = c.dir
 	cmd.Env = append(environment(os.Environ()), c.env...)
 	if c.stdin != "" {
 		cmd.Stdin = strings.NewReader(c.stdin)

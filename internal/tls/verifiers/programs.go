@@ -78,7 +78,8 @@ func findCurl(context.Context) []client {
 	return []client{{
 		program: onPath("curl"),
 		command: func(url, dir string) (command, error) {
-			return command{args: []string{"--silent", "--show-error", "--noproxy", "*", "--output", os.DevNull, url}}, nil
+			// A ~/.curlrc can have it write files where it runs.
+			return command{dir: dir, args: []string{"--silent", "--show-error", "--noproxy", "*", "--output", os.DevNull, url}}, nil
 		},
 		fix:      systemFix("CURL_CA_BUNDLE", "SSL_CERT_FILE"),
 		careless: `take "insecure" out of ~/.curlrc`,
@@ -133,16 +134,22 @@ func get(ctx context.Context, url string) error {
 	return nil
 }
 
-const pythonURLLib = `
-import sys, urllib.request
+// notHere keeps Python from importing what is in the current directory, which may be
+// anybody's: with -c that comes first.
+const notHere = `
+import sys
+sys.path[:] = [p for p in sys.path if p]
+`
+
+const pythonURLLib = notHere + `
+import urllib.request
 try:
     urllib.request.build_opener(urllib.request.ProxyHandler({})).open(sys.argv[1]).read()
 except Exception as e:
     sys.exit("%s: %s" % (type(e).__name__, e))
 `
 
-const pythonRequests = `
-import sys
+const pythonRequests = notHere + `
 try:
     import requests
 except ImportError:

@@ -255,3 +255,20 @@ func TestFirefox(t *testing.T) {
 		})
 	}
 }
+
+// What lies in the current directory is not run: it may be anybody's.
+func TestPythonRunsNothingFromHere(t *testing.T) {
+	if onPath("python3") == "" {
+		t.Skip("python3 is not installed")
+	}
+	isolated(t)
+	here := t.TempDir()
+	for _, name := range []string{"requests.py", "ssl.py", "urllib.py", "http.py", "socket.py"} {
+		write(t, filepath.Join(here, name), "open(r'"+filepath.Join(here, "ran")+"', 'w')\n")
+	}
+	t.Chdir(here)
+	check(t, Checker{Only: []string{"Python"}}, newAuthority(t).cert)
+	if _, err := os.Stat(filepath.Join(here, "ran")); err == nil {
+		t.Error("Python ran what it found in the current directory")
+	}
+}
