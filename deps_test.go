@@ -59,7 +59,7 @@ var mayImport = map[string][]string{
 
 	"cmd/tunneld-helper": {"rootapi", "osdns", "osdns/machine", "version"},
 	"cmd/tunneld":        {"config", "daemon", "demo", "rootapi", "localapi", "statedir", "status", "usage", "version"},
-	"cmd/tunnelctl":      {"atomicfile", "invoker", "localapi", "statedir", "status", "tls", "tls/caenv", "tls/truststore", "tls/verifiers", "usage", "version"},
+	"cmd/tunnelctl":      {"invoker", "localapi", "status", "tls", "tls/caenv", "tls/truststore", "tls/verifiers", "usage", "version"},
 
 	// For tests only.
 	"internal/await":     {},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tunneld/tunneld/internal/invoker"
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/tls/caenv"
 	"github.com/tunneld/tunneld/internal/usage"
@@ -70,10 +72,17 @@ CA. It is made anew by each call, so call it where your shell starts.`,
 		if !ok {
 			return usage.Errorf("shell %q is not known: use sh, fish or powershell", shell)
 		}
-		env, err := newEnv()
+		who, err := invoker.Find(cmd.Context())
 		if err != nil {
 			return err
 		}
+		if who.Sudo {
+			return usage.WithHint(errors.New("the variables are for a shell of your own, and the files for your home"), "tunnelctl env, without sudo")
+		}
+		if err := who.CheckHome(); err != nil {
+			return &localapi.Error{Message: err.Error(), Hint: "run it as that user"}
+		}
+		env := newEnv(who)
 		vars := env.Unmake()
 		if !unset {
 			if vars, err = makeEnv(cmd.Context(), ui, client, env, java); err != nil {
@@ -105,29 +114,36 @@ func makeEnv(ctx context.Context, ui *ui, client *localapi.Client, env *caenv.En
 	if err != nil {
 		return nil, err
 	}
-	vars, err := env.Make(root)
-	if errors.Is(err, caenv.ErrNoList) {
-		ui.note(err.Error() + ", so there are only variables that add to a program's own")
-	} else if err != nil {
+	vars, notes, err := env.Make(root)
+	if err != nil {
 		return nil, err
+	}
+	for _, note := range notes {
+		ui.note(note)
 	}
 	if !java {
 		return vars, nil
 	}
 	v, err := env.Java(root)
-	if errors.Is(err, caenv.ErrOtherStore) {
-		return nil, &localapi.Error{Message: err.Error(), Hint: "import the root certificate into that one: tunnelctl trust --pem"}
+	if err != nil {
+		ui.note("JAVA_TOOL_OPTIONS is left as it is: " + err.Error())
+		return vars, nil
 	}
-	return append(vars, v), err
+	return append(vars, v), nil
 }
 
-// newEnv is the environment of this user.
-func newEnv() (*caenv.Env, error) {
-	dir, err := userTrustDir()
+// newEnv is the environment of a user.
+func newEnv(who invoker.User) *caenv.Env {
+	return &caenv.Env{Dir: filepath.Join(userDir(who), "env"), Getenv: os.Getenv, System: caenv.SystemBundles(), Git: gitList}
+}
+
+// gitList is the list of CAs that git is configured with; empty if with none.
+func gitList() string {
+	out, err := exec.Command("git", "config", "--global", "--get", "--type=path", "http.sslCAInfo").Output()
 	if err != nil {
-		return nil, err
+		return "" // there is no git, or it says nothing
 	}
-	return &caenv.Env{Dir: filepath.Join(dir, "env"), Getenv: os.Getenv, System: caenv.SystemBundles()}, nil
+	return strings.TrimRight(string(out), "\r\n")
 }
 
 func defaultShell() string {

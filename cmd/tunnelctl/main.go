@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -48,7 +49,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitFailed // interrupted: the user knows
 	}
 	if e, ok := errors.AsType[*saidError](err); ok {
-		fmt.Fprint(stderr, e.said)
+		for line := range strings.Lines(e.said) {
+			fmt.Fprintln(stderr, printable(strings.TrimRight(line, "\n")))
+		}
 		return e.status
 	}
 	ui.fail(err, func(err error) string { return hintFor(cmd, client, err) })

@@ -31,6 +31,7 @@ type trust struct {
 
 	pem, check, remove, renew, yes, dryRun bool
 	only                                   string
+	domains                                []string
 	format                                 *string
 }
 
@@ -60,6 +61,7 @@ the rest as you, in your home.`,
 	flags.BoolVar(&t.pem, "pem", false, "print the root certificate in PEM, and change nothing")
 	flags.BoolVar(&t.dryRun, "dry-run", false, "show what would be done")
 	flags.BoolVarP(&t.yes, "yes", "y", false, "do not ask")
+	flags.StringSliceVar(&t.domains, "domain", nil, "trust it for names in this domain, too; may be repeated (--yes alone covers local, localhost and test)")
 	flags.StringVar(&t.only, "only", "", "leave out the trust stores of the other: user or machine")
 	check := cmd.Args
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
@@ -86,8 +88,8 @@ func (t *trust) sensible() error {
 		return usage.Errorf("--pem, --check, --remove and --renew exclude each other")
 	case t.only != "" && t.only != string(truststore.User) && t.only != string(truststore.Machine):
 		return usage.Errorf("--only %q: say user or machine", t.only)
-	case !changes && (t.yes || t.dryRun || t.only != ""):
-		return usage.Errorf("--yes, --dry-run and --only are for what changes something")
+	case !changes && (t.yes || t.dryRun || t.only != "" || len(t.domains) > 0):
+		return usage.Errorf("--yes, --dry-run, --only and --domain are for what changes something")
 	case changes && *t.format != "" && !t.yes && !t.dryRun:
 		return usage.WithHint(errors.New("with -o nobody is asked"), "--yes or --dry-run")
 	}
@@ -153,20 +155,32 @@ func (r trusted) root() (*x509.Certificate, error) {
 	return cert, nil
 }
 
-// confirmed asks whoever sits at the terminal; nobody there is a mistake.
-func (t *trust) confirmed() (bool, error) {
+// confirmed asks whoever sits at the terminal, unless --yes has been said; nobody there
+// is a mistake.
+func (t *trust) confirmed(ctx context.Context) (bool, error) {
+	if t.yes {
+		return true, nil
+	}
 	if !interactive(t.in) {
 		return false, usage.WithHint(errors.New("there is no terminal to ask at"), "--yes, or --dry-run")
 	}
 	fmt.Fprint(t.ui.out, "Go on? [y/N] ")
-	line, err := bufio.NewReader(t.in).ReadString('\n')
-	if err != nil {
+	answer := make(chan string, 1)
+	go func() {
+		// A read from a terminal cannot be given up: it ends with the process.
+		line, _ := bufio.NewReader(t.in).ReadString('\n')
+		answer <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case <-ctx.Done():
 		fmt.Fprintln(t.ui.out)
+		return false, ctx.Err()
+	case line := <-answer:
+		if line == "y" || line == "yes" {
+			return true, nil
+		}
 	}
-	switch strings.ToLower(strings.TrimSpace(line)) {
-	case "y", "yes":
-		return true, nil
-	}
+	fmt.Fprintln(t.ui.out, "nothing was changed")
 	return false, nil
 }
 

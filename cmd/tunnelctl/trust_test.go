@@ -99,7 +99,7 @@ func TestOnlyAConstrainedRootIsTrusted(t *testing.T) {
 // Nobody is asked where there is no terminal, and then nothing is done.
 func TestTrustWithoutTerminal(t *testing.T) {
 	trust := &trust{ui: &ui{out: new(bytes.Buffer)}, in: strings.NewReader("y\n")}
-	if ok, err := trust.confirmed(); ok || err == nil {
+	if ok, err := trust.confirmed(t.Context()); ok || err == nil {
 		t.Errorf("confirmed: %v, %v", ok, err)
 	}
 }
@@ -133,5 +133,61 @@ func TestQuoting(t *testing.T) {
 	}
 	if got := syntaxes["fish"].quote(`\'`); got != `'\\\''` {
 		t.Errorf("fish: %s", got)
+	}
+}
+
+// --yes is said before anybody has seen what a CA is good for.
+func TestYesCoversLocalNamesOnly(t *testing.T) {
+	t.Setenv("HOME", t.TempDir())
+	ca, err := localtls.Load(t.TempDir(), "dev.example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := serve(t, ca.RootPEM())
+	tests := []struct {
+		args string
+		want int
+	}{
+		{"--yes", exitUsage},
+		{"--yes --domain example.com", exitUsage},
+		{"--yes --domain dev.example.com", exitOK},
+		{"--dry-run", exitOK},
+		{"--remove --yes", exitOK},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			args := append([]string{"--socket", socket, "trust", "--only", "user"}, strings.Fields(tt.args)...)
+			if got := run(t.Context(), args, &stdout, &stderr); got != tt.want {
+				t.Errorf("exit status %d, want %d\n%s%s", got, tt.want, &stdout, &stderr)
+			}
+			if hint := "hint: if that is the domain in your configuration: --domain dev.example.com\n"; tt.want == exitUsage && !strings.HasSuffix(stderr.String(), hint) {
+				t.Errorf("%s; want %s", &stderr, hint)
+			}
+		})
+	}
+}
+
+// What another process says is shown, and does no more to a terminal.
+func TestPrintable(t *testing.T) {
+	tests := []struct{ name, text, want string }{
+		{"text", "tunneld local root düsseldorf 1a2b", "tunneld local root düsseldorf 1a2b"},
+		{"escapes", "\x1b[1A\x1b[2Kgood", "�[1A�[2Kgood"},
+		{"one byte escape", "\u009b2Kgood", "�2Kgood"},
+		{"lines", "a\nb\tc\r", "a b c�"},
+		{"from right to left", "a\u202eb", "a�b"},
+		{"not UTF-8", "a\xffb", "a�b"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := printable(tt.text); got != tt.want {
+				t.Errorf("%q; want %q", got, tt.want)
+			}
+			var out bytes.Buffer
+			(&ui{out: &out}).table([][]string{{tt.text}})
+			if got := strings.TrimRight(out.String(), "\n"); got != tt.want {
+				t.Errorf("in a table: %q; want %q", got, tt.want)
+			}
+		})
 	}
 }

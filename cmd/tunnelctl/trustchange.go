@@ -18,8 +18,8 @@ import (
 
 	"github.com/tunneld/tunneld/internal/invoker"
 	"github.com/tunneld/tunneld/internal/localapi"
-	"github.com/tunneld/tunneld/internal/statedir"
 	"github.com/tunneld/tunneld/internal/tls/truststore"
+	"github.com/tunneld/tunneld/internal/usage"
 )
 
 // A trustChange puts a root certificate into the trust stores, or takes it out.
@@ -49,6 +49,9 @@ type trustReport struct {
 }
 
 func (c *trustChange) run(ctx context.Context) error {
+	if c.renew && c.dryRun {
+		c.ui.note("a new CA would be made first, and what is said here of the present one done with that")
+	}
 	if c.renew && !c.dryRun {
 		if ok, err := c.makeNew(ctx); !ok {
 			return err
@@ -57,49 +60,46 @@ func (c *trustChange) run(ctx context.Context) error {
 	if err := c.findRoot(ctx); err != nil {
 		return err
 	}
+	if err := c.checkDomains(); err != nil {
+		return err
+	}
 	steps, err := c.plan(ctx)
 	if err != nil {
 		return err
 	}
-	open := 0
-	for _, s := range steps {
-		if !s.Done && s.Blocked == "" {
-			open++
-		}
-	}
 	if *c.format == "" {
 		c.show(steps)
 	}
-	if open > 0 && !c.dryRun {
-		if !c.yes {
-			if ok, err := c.confirmed(); !ok {
-				return err
-			}
+	if c.dryRun {
+		return c.report(steps)
+	}
+	if slices.ContainsFunc(steps, trustStep.open) {
+		if ok, err := c.confirmed(ctx); !ok {
+			return err
 		}
 		steps = c.apply(ctx, steps)
 	}
-	if !c.dryRun {
-		if err := c.followUp(); err != nil {
-			return err
-		}
-	}
-	return c.report(steps)
+	return errors.Join(c.report(steps), c.refreshEnv())
 }
+
+// open reports whether there is something to do that can be done.
+func (s trustStep) open() bool { return !s.Done && s.Blocked == "" }
 
 // makeNew has a new CA made, after it has asked.
 func (c *trustChange) makeNew(ctx context.Context) (bool, error) {
 	if !c.yes {
 		fmt.Fprintln(c.ui.out, "A new CA will be made. Whoever trusts the old one has to trust the new one.")
-		if ok, err := c.confirmed(); !ok {
-			return false, err
-		}
-		c.yes = true
 	}
+	if ok, err := c.confirmed(ctx); !ok {
+		return false, err
+	}
+	c.yes = true
 	if !c.who.Sudo {
 		err := c.client.RenewCA(ctx)
 		return err == nil, err
 	}
-	_, err := c.asUser(ctx, "trust", "--renew", "--yes", "--only", string(truststore.User), "-o", "json")
+	// As a user with nothing of the machine's to change it only makes one.
+	_, err := c.asUser(ctx, "trust", "--renew", "--yes", "--only", string(truststore.Machine), "-o", "json")
 	return err == nil, err
 }
 
@@ -111,10 +111,46 @@ func (c *trustChange) findRoot(ctx context.Context) error {
 		c.source = r.Dir
 		c.root, err = r.root()
 	}
-	if c.remove {
+	if !c.remove {
+		return err
+	}
+	if err != nil {
+		c.ui.note("what was noted when it was installed is taken out; the CA that is in use is not known: " + err.Error())
+	}
+	if c.root != nil && os.Geteuid() == 0 && c.others(truststore.Fingerprint(c.root)) {
+		c.root = nil
+	}
+	return nil
+}
+
+// others reports whether another user of this machine has had that certificate
+// installed: it is public, so that anybody can hand it out as one's own.
+func (c *trustChange) others(fingerprint string) bool {
+	receipts := machineReceipts(c.who)
+	found, _ := filepath.Glob(filepath.Join(filepath.Dir(receipts), "*", fingerprint+".json"))
+	return slices.ContainsFunc(found, func(path string) bool { return filepath.Dir(path) != receipts })
+}
+
+// checkDomains refuses a CA that is good for more than local names, unless its user
+// says the domain: root does not take the daemon's word for it, and --yes is said
+// before anybody has seen it.
+func (c *trustChange) checkDomains() error {
+	if c.remove || c.dryRun || c.root == nil {
 		return nil
 	}
-	return err
+	var missing []string
+	for _, domain := range c.root.PermittedDNSDomains {
+		if !slices.Contains([]string{"local", "localhost", "test"}, domain) && !slices.Contains(c.domains, domain) {
+			missing = append(missing, domain)
+		}
+	}
+	if len(missing) == 0 || !c.yes {
+		c.domains = append(c.domains, missing...) // they are in the question
+		return nil
+	}
+	return usage.WithHint(
+		fmt.Errorf("the CA is good for names in %s, too, which --yes does not cover", strings.Join(missing, ", ")),
+		"if that is the domain in your configuration: --domain "+strings.Join(missing, " --domain "))
 }
 
 func (c *trustChange) daemonRoot(ctx context.Context) (r trusted, err error) {
@@ -148,25 +184,21 @@ func (c *trustChange) scopes() []truststore.Scope {
 	return scopes
 }
 
-func (c *trustChange) stores(scope truststore.Scope) (*truststore.Stores, error) {
+func (c *trustChange) stores(scope truststore.Scope) *truststore.Stores {
 	receipts := machineReceipts(c.who)
 	if scope == truststore.User {
-		dir, err := userTrustDir()
-		if err != nil {
-			return nil, err
-		}
-		receipts = dir
+		receipts = filepath.Join(userDir(c.who), "trust")
 	}
 	return &truststore.Stores{
 		Scope: scope, Home: c.who.Home, Getenv: os.Getenv, Receipts: receipts,
 		Log: slog.New(slog.NewTextHandler(c.ui.err, &slog.HandlerOptions{Level: slog.LevelWarn})),
-	}, nil
+	}
 }
 
-// userTrustDir is where a user's receipts are, whatever daemon they have.
-func userTrustDir() (string, error) {
-	dir, err := statedir.DefaultPath()
-	return filepath.Join(dir, "trust"), err
+// userDir is where a user's receipts are, and the files of "tunnelctl env", whatever
+// daemon they have and whatever the environment says: they must be found again.
+func userDir(who invoker.User) string {
+	return filepath.Join(who.Home, ".local", "state", "tunneld")
 }
 
 // machineReceipts is where root notes what it has done for a user.
@@ -192,16 +224,15 @@ func (c *trustChange) plan(ctx context.Context) ([]trustStep, error) {
 			steps = append(steps, r.Steps...)
 			continue
 		}
-		stores, err := c.stores(scope)
-		if err != nil {
-			return nil, err
-		}
-		planned, err := c.planIn(ctx, stores)
+		planned, err := c.planIn(ctx, c.stores(scope))
 		if err != nil {
 			return nil, err
 		}
 		for _, s := range planned {
 			steps = append(steps, trustStep{Step: s})
+		}
+		if scope == truststore.User {
+			steps = append(steps, c.planEnv()...)
 		}
 	}
 	return steps, nil
@@ -214,14 +245,31 @@ func (c *trustChange) planIn(ctx context.Context, stores *truststore.Stores) ([]
 	return stores.Install(ctx, c.root, c.source)
 }
 
-// apply does what can be done, and goes on after what fails.
+// environment is the kind of the place where the files of "tunnelctl env" are.
+const environment truststore.Kind = "environment"
+
+// planEnv plans the removal of these files.
+func (c *trustChange) planEnv() []trustStep {
+	env := newEnv(c.who)
+	if !c.remove || !env.Present() {
+		return nil
+	}
+	return []trustStep{{Step: truststore.Step{
+		Action: truststore.Remove,
+		Place:  truststore.Place{Kind: environment, Path: env.Dir, Scope: truststore.User, Readers: "shells that have called tunnelctl env"},
+	}}}
+}
+
+// apply does what can be done, and goes on after what fails. Under sudo the user's
+// steps are what another process said, and that process does them.
 func (c *trustChange) apply(ctx context.Context, steps []trustStep) []trustStep {
-	var after []trustStep
+	var after, users []trustStep
 	for _, s := range steps {
-		if s.Place.Scope == truststore.User && c.who.Sudo {
+		if c.who.Sudo && s.Place.Scope == truststore.User {
+			users = append(users, s)
 			continue
 		}
-		if !s.Done && s.Blocked == "" {
+		if s.open() {
 			if err := c.do(ctx, s.Step); err != nil {
 				s.Error = err.Error()
 			} else {
@@ -230,52 +278,49 @@ func (c *trustChange) apply(ctx context.Context, steps []trustStep) []trustStep 
 		}
 		after = append(after, s)
 	}
-	if c.who.Sudo && c.only != string(truststore.Machine) {
-		r, err := c.userReport(ctx, "--yes")
-		if err != nil {
-			// What it had planned is what has failed.
-			for _, s := range steps {
-				if s.Place.Scope == truststore.User && !s.Done && s.Blocked == "" {
-					s.Error = err.Error()
-					after = append(after, s)
-				}
-			}
+	if !slices.ContainsFunc(users, trustStep.open) {
+		return append(after, users...)
+	}
+	r, err := c.userReport(ctx, "--yes")
+	if err == nil {
+		return append(after, r.Steps...)
+	}
+	// What was planned is what has failed.
+	for _, s := range users {
+		if s.open() {
+			s.Error = fmt.Sprintf("%s: %v", s.Place.Path, err)
 		}
-		after = append(after, r.Steps...)
+		after = append(after, s)
 	}
 	return after
 }
 
 func (c *trustChange) do(ctx context.Context, s truststore.Step) error {
-	stores, err := c.stores(s.Place.Scope)
-	if err != nil {
-		return err
+	if s.Place.Kind == environment {
+		return newEnv(c.who).Remove()
 	}
-	return stores.Do(ctx, s)
+	return c.stores(s.Place.Scope).Do(ctx, s)
 }
 
-// followUp brings the files of "tunnelctl env" up to date.
-func (c *trustChange) followUp() error {
+// refreshEnv brings the files of "tunnelctl env" up to date.
+func (c *trustChange) refreshEnv() error {
 	if c.who.Sudo || c.only == string(truststore.Machine) {
 		return nil
 	}
-	env, err := newEnv()
-	if err != nil || !env.Present() {
-		return err
+	env := newEnv(c.who)
+	if c.remove {
+		if len(env.Unmake()) > 0 && !env.Present() {
+			c.ui.hint(`this shell still names files that are gone: eval "$(tunnelctl env --unset)"`)
+		}
+		return nil
 	}
-	if !c.remove {
-		return env.Refresh(c.root)
-	}
-	if unset := env.Unmake(); len(unset) > 0 {
-		c.ui.hint(`this shell still names files that are gone: eval "$(tunnelctl env --unset)"`)
-	}
-	return env.Remove()
+	return env.Refresh(c.root)
 }
 
 // show prints the plan.
 func (c *trustChange) show(steps []trustStep) {
 	if c.root != nil && !c.remove {
-		fmt.Fprintf(c.ui.out, "%s\n", c.root.Subject.CommonName)
+		fmt.Fprintln(c.ui.out, printable(c.root.Subject.CommonName))
 		fmt.Fprintf(c.ui.out, "  SHA-256 %s\n", truststore.Fingerprint(c.root))
 		fmt.Fprintf(c.ui.out, "  good for names in %s, for addresses of this machine, and for nothing else; until %s\n",
 			strings.Join(c.root.PermittedDNSDomains, ", "), c.root.NotAfter.Format(time.DateOnly))
@@ -317,7 +362,7 @@ func (c *trustChange) report(steps []trustStep) error {
 		case s.Error != "":
 			failed = append(failed, &localapi.Error{Message: s.Error, Hint: s.Fix})
 		case s.Done || s.Blocked == "":
-		case c.takesRoot(s):
+		case c.takesRoot(s) && !c.remove && c.only == "":
 			// That is no failure: the rest is what was asked for. It is said once.
 		case c.dryRun:
 			if s.Fix != "" {
@@ -370,31 +415,44 @@ func (c *trustChange) takesRoot(s trustStep) bool {
 // withSudo is this command as root.
 func (c *trustChange) withSudo() string {
 	command := "sudo tunnelctl"
-	if c.client.Socket != "" {
-		command += " --socket " + c.client.Socket
+	if socket := localapi.Named(c.client.Socket); socket != "" {
+		command += " --socket " + syntaxes["sh"].quote(socket)
 	}
 	command += " trust"
 	if c.remove {
 		command += " --remove"
 	}
+	for _, domain := range c.domains {
+		command += " --domain " + domain
+	}
 	return command
 }
 
 // userReport has the user's part planned or done by a tunnelctl that runs as the user.
+// Whatever that says is only shown.
 func (c *trustChange) userReport(ctx context.Context, how string) (trustReport, error) {
 	args := []string{"trust", how, "--only", string(truststore.User), "-o", "json"}
 	if c.remove {
 		args = append(args, "--remove")
 	}
+	for _, domain := range c.domains {
+		args = append(args, "--domain", domain)
+	}
 	var r trustReport
 	out, err := c.asUser(ctx, args...)
-	if len(out) > 0 {
-		// What failed in part says so itself.
-		if decodeErr := json.Unmarshal(out, &r); decodeErr == nil {
-			return r, nil
+	if _, said := errors.AsType[*saidError](err); err != nil && (!said || len(out) == 0) {
+		return r, err
+	}
+	// What failed in part says so itself, step by step.
+	if err := json.Unmarshal(out, &r); err != nil {
+		return trustReport{}, fmt.Errorf("read what was done as user %s: %w", c.who.Name, err)
+	}
+	for _, s := range r.Steps {
+		if s.Place.Scope != truststore.User {
+			return trustReport{}, fmt.Errorf("what was done as user %s is not that user's: %s", c.who.Name, s.Place.Path)
 		}
 	}
-	return r, err
+	return r, nil
 }
 
 // asUser runs this program as the user, and returns what it wrote. What it said to
@@ -404,8 +462,8 @@ func (c *trustChange) asUser(ctx context.Context, args ...string) ([]byte, error
 	if err != nil {
 		return nil, fmt.Errorf("find this program: %w", err)
 	}
-	if c.client.Socket != "" {
-		args = append([]string{"--socket", c.client.Socket}, args...)
+	if socket := localapi.Named(c.client.Socket); socket != "" {
+		args = append([]string{"--socket", socket}, args...)
 	}
 	cmd := c.who.Command(ctx, program, args...)
 	var out, said bytes.Buffer

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -32,7 +33,7 @@ func (u *ui) fail(err error, hintFor func(error) string) {
 		}
 		return
 	}
-	fmt.Fprintf(u.err, "tunnelctl: error: %v\n", err)
+	fmt.Fprintf(u.err, "tunnelctl: error: %s\n", printable(err.Error()))
 	if hint := hintFor(err); hint != "" {
 		u.hint(hint)
 	}
@@ -43,8 +44,22 @@ func hasOwnText(err error) bool {
 	return err.Error() != errors.Join(err.(interface{ Unwrap() []error }).Unwrap()...).Error()
 }
 
-func (u *ui) hint(text string) { fmt.Fprintf(u.err, "tunnelctl: hint: %s\n", text) }
-func (u *ui) note(text string) { fmt.Fprintf(u.err, "tunnelctl: note: %s\n", text) }
+func (u *ui) hint(text string) { fmt.Fprintf(u.err, "tunnelctl: hint: %s\n", printable(text)) }
+func (u *ui) note(text string) { fmt.Fprintf(u.err, "tunnelctl: note: %s\n", printable(text)) }
+
+// printable is text that does no more to a terminal than to appear there: it may be
+// another's. Its lines become one.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case unicode.IsPrint(r):
+			return r
+		}
+		return unicode.ReplacementChar
+	}, text)
+}
 
 func (u *ui) json(v any) error {
 	e := json.NewEncoder(u.out)
@@ -58,6 +73,9 @@ func (u *ui) table(rows [][]string) {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
+		for i, cell := range row {
+			row[i] = printable(cell)
+		}
 		fmt.Fprintln(w, strings.Join(row, "\t"))
 	}
 	w.Flush()

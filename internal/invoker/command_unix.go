@@ -35,9 +35,9 @@ func (u User) Command(ctx context.Context, name string, args ...string) *exec.Cm
 func (u User) environment() []string {
 	env := []string{
 		"HOME=" + u.Home, "USER=" + u.Name, "LOGNAME=" + u.Name,
-		"XDG_RUNTIME_DIR=/run/user/" + u.UID,
+		"XDG_RUNTIME_DIR=/run/user/" + u.UID, "PATH=/usr/local/sbin:/usr/local/bin:" + systemDirs,
 	}
-	for _, name := range []string{"PATH", "LANG", "LC_ALL", "TZ", "TUNNELD_SOCKET", "JAVA_HOME"} {
+	for _, name := range []string{"LANG", "LC_ALL", "TZ", "TUNNELD_SOCKET", "JAVA_HOME"} {
 		if value, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+value)
 		}

@@ -10,3 +10,6 @@ import (
 func (u User) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, name, args...)
 }
+
+// CheckHome has nothing to find: a home is its user's.
+func (u User) CheckHome() error { return nil }

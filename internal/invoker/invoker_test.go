@@ -2,7 +2,6 @@ package invoker
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -51,22 +50,6 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// A directory service knows users that no file has.
-func TestFindByGetent(t *testing.T) {
-	asRoot(t)
-	dir := t.TempDir()
-	script := "#!/bin/sh\n[ \"$1 $2\" = 'passwd 4000001' ] && echo 'ada:*:4000001:100:Ada:/net/home/ada:/bin/zsh'\n"
-	if err := os.WriteFile(filepath.Join(dir, "getent"), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	t.Setenv("SUDO_UID", "4000001")
-	u, err := Find(t.Context())
-	if err != nil || u.Name != "ada" || u.Home != "/net/home/ada" || !u.Sudo || u.gid != 100 {
-		t.Errorf("%+v, %v", u, err)
-	}
-}
-
 func TestCommand(t *testing.T) {
 	asRoot(t)
 	t.Setenv("SUDO_UID", "65534")
@@ -110,4 +93,18 @@ func FuzzParsePasswd(f *testing.F) {
 			t.Errorf("%q is %+v", line, u)
 		}
 	})
+}
+
+func TestCheckHome(t *testing.T) {
+	asRoot(t)
+	dir := t.TempDir()
+	if err := (User{Home: dir}).CheckHome(); err != nil {
+		t.Error(err)
+	}
+	if err := os.Chown(dir, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	if err := (User{Home: dir}).CheckHome(); err == nil {
+		t.Error("another user's home is taken for one's own")
+	}
 }

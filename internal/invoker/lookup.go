@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"os/user"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -21,8 +23,8 @@ func lookup(ctx context.Context, uid string) (*user.User, error) {
 	if err == nil {
 		return known, nil
 	}
-	getent, lookErr := exec.LookPath("getent")
-	if lookErr != nil {
+	getent := systemProgram("getent")
+	if getent == "" {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -37,6 +39,20 @@ func lookup(ctx context.Context, uid string) (*user.User, error) {
 		return nil, fmt.Errorf("ask getent for user %s: %w", uid, runErr)
 	}
 	return parsePasswd(out, uid)
+}
+
+// systemDirs are root's own: $PATH may name anybody's.
+const systemDirs = "/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin"
+
+// systemProgram finds a program of the system; empty if it is not there.
+func systemProgram(name string) string {
+	for _, dir := range filepath.SplitList(systemDirs) {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path
+		}
+	}
+	return ""
 }
 
 // parsePasswd reads the line of passwd(5) of the user of that id.
