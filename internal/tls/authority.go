@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/tunneld/tunneld/internal/suffix"
 )
@@ -187,6 +188,9 @@ func Bounds(root *x509.Certificate) ([]string, error) {
 	}
 	if !constrained(root, 1) {
 		return nil, errors.New("it is not constrained to local names")
+	}
+	if strings.ContainsFunc(root.Subject.CommonName, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return nil, errors.New("its name is more than text, which trust stores show")
 	}
 	for _, domain := range root.PermittedDNSDomains {
 		if suffix.Public(domain) {

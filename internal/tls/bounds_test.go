@@ -41,6 +41,7 @@ func TestBounds(t *testing.T) {
 		{"any length of path", func(c *x509.Certificate) { c.MaxPathLen = -1 }, "not constrained"},
 		{"for a top-level domain", func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"local", "com"} }, "every name in com"},
 		{"for a registry", func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"co.uk"} }, "every name in co.uk"},
+		{"a name that moves the cursor", func(c *x509.Certificate) { c.Subject.CommonName = "a\x1b[1Ab" }, "more than text"},
 		{"no CA", func(c *x509.Certificate) { c.IsCA, c.MaxPathLen = false, 0 }, "no root"},
 	}
 	for _, tt := range tests {
