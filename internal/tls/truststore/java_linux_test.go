@@ -194,6 +194,98 @@ func TestJavaIsBlocked(t *testing.T) {
 	same(t, "without keytool", []string{}, words(install(t, s, cert, "a")))
 }
 
+// No program of another user's is run, not even to look, and least of all as root.
+func TestJavaOfOthers(t *testing.T) {
+	t.Parallel()
+	if !isolate.Test(t) {
+		return
+	}
+	home := overlay(t)
+	const jdk = "/opt/own"
+	keytool := jdk + "/bin/keytool"
+	ran := filepath.Join(t.TempDir(), "ran")
+	prepare := func(t *testing.T) {
+		t.Helper()
+		if err := os.RemoveAll(jdk); err != nil {
+			t.Fatal(err)
+		}
+		write(t, jdk+"/lib/security/cacerts", "neither JKS nor PKCS #12", 0o644)
+		write(t, jdk+"/lib/libjli.so", "", 0o755)
+		write(t, keytool, "#!/bin/sh\ntouch "+ran+"\nexit 1\n", 0o755)
+	}
+	others := func(path string) func(*testing.T) {
+		return func(t *testing.T) {
+			if err := os.Chown(path, 12345, 12345); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		scope  Scope
+		change func(*testing.T)
+		runs   bool
+	}{
+		{"root's", Machine, func(*testing.T) {}, true},
+		{"a link that leads nowhere", Machine, func(t *testing.T) { link(t, "nowhere", jdk+"/lib/src.zip") }, true},
+		{"the directory", Machine, others(jdk), false},
+		{"of programs", Machine, others(jdk + "/bin"), false},
+		{"of what they load", Machine, others(jdk + "/lib"), false},
+		{"what they load", Machine, others(jdk + "/lib/libjli.so"), false},
+		{"the program", Machine, others(keytool), false},
+		{"may be written to by all", Machine, func(t *testing.T) { write(t, keytool, "#!/bin/sh\ntouch "+ran+"\n", 0o777) }, false},
+		{"a link to another's", Machine, func(t *testing.T) {
+			write(t, filepath.Join(home, "keytool"), "#!/bin/sh\ntouch "+ran+"\n", 0o755)
+			others(filepath.Join(home, "keytool"))(t)
+			link(t, filepath.Join(home, "keytool"), keytool)
+		}, false},
+		{"the program of a user's", User, others(keytool), false},
+		{"may be written to by all, a user's", User, func(t *testing.T) { write(t, keytool, "#!/bin/sh\ntouch "+ran+"\n", 0o777) }, false},
+		{"root's for a user", User, func(*testing.T) {}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			prepare(t)
+			tt.change(t)
+			s := newStores(t, tt.scope, home)
+			st, err := s.javaAt(jdk + "/lib/security/cacerts")
+			if err != nil {
+				t.Fatal(err)
+			}
+			cert := newRoot(t, "x")
+			steps := []Step{s.step(t.Context(), Add, st, cert), s.step(t.Context(), Remove, st, cert)}
+			_, searched := st.search(t.Context(), Fingerprint(cert))
+			if searched == nil {
+				t.Error("a search says nothing of it")
+			}
+			for _, step := range steps {
+				if err := s.Do(t.Context(), step); err == nil {
+					t.Error("done")
+				}
+				want := "changed by other"
+				if tt.runs {
+					want = "usual password"
+				}
+				if !strings.Contains(step.Blocked, want) || step.Fix == "" {
+					t.Errorf("blocked %q, fix %q; want %q", step.Blocked, step.Fix, want)
+				}
+			}
+			if err := os.Remove(ran); (err == nil) != tt.runs {
+				t.Errorf("it was run: %v; want %v", err == nil, tt.runs)
+			}
+		})
+	}
+}
+
+func link(t *testing.T, target, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(target, path); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A keytool that fails half way leaves the key store as it was.
 func TestKeytoolFails(t *testing.T) {
 	t.Parallel()

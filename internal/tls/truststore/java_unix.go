@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -129,7 +130,37 @@ func (s *javaStore) keytool() string {
 	return ""
 }
 
+// mayRun returns a *blockedError unless the JDK's programs are of those who may decide what is done in the scope:
+// for the machine of root alone, whoever asks, and with all that they load, which may be of somebody else where an
+// archive was unpacked; for a user of that user or root.
+func (s *javaStore) mayRun() error {
+	keytool := s.keytool()
+	if keytool == "" {
+		return &blockedError{"the JDK has no keytool", ""}
+	}
+	if s.scope == Machine {
+		if err := onlyRoots(keytool); err != nil {
+			return fmt.Errorf("look whose the JDK is: %w", err)
+		}
+		if err := onlyRootsBelow(s.home); err != nil {
+			return fmt.Errorf("look whose the JDK is: %w", err)
+		}
+		return nil
+	}
+	info, err := os.Stat(keytool)
+	if err != nil {
+		return fmt.Errorf("look whose the JDK is: %w", err)
+	}
+	if uid := owner(info); uid != 0 && uid != os.Geteuid() || info.Mode().Perm()&0o002 != 0 {
+		return &blockedError{keytool + " can be changed by other users", "give it to yourself, or to root, with a mode of 0755"}
+	}
+	return nil
+}
+
 func (s *javaStore) run(ctx context.Context, stdin []byte, path string, args ...string) ([]byte, error) {
+	if err := s.mayRun(); err != nil {
+		return nil, err
+	}
 	args = append(args, "-keystore", path, "-storepass", javaPassword, "-J-Duser.language=en")
 	return s.programs.run(ctx, command{path: s.keytool(), args: args, stdin: stdin})
 }
@@ -188,9 +219,6 @@ type javaEntry struct {
 }
 
 func (s *javaStore) entries(ctx context.Context) ([]javaEntry, error) {
-	if s.keytool() == "" {
-		return nil, &blockedError{"the JDK has no keytool", ""}
-	}
 	out, err := s.run(ctx, nil, s.cacerts, "-list", "-rfc")
 	if err != nil {
 		return nil, s.closed(err)
@@ -201,7 +229,8 @@ func (s *javaStore) entries(ctx context.Context) ([]javaEntry, error) {
 // closed is what is said when keytool cannot open the key store, for which its password is the most likely reason.
 // keytool itself says which it is, and its exit status does not.
 func (s *javaStore) closed(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+	var failed *exec.ExitError
+	if !errors.As(err, &failed) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return err
 	}
 	return &blockedError{
@@ -223,15 +252,13 @@ func parseJava(out string) []javaEntry {
 }
 
 func (s *javaStore) ready(ctx context.Context, _ Action, _ *x509.Certificate) error {
-	if s.keytool() == "" {
-		return &blockedError{"the JDK has no keytool", ""}
+	if err := s.mayRun(); err != nil {
+		return err
 	}
 	dir := filepath.Dir(s.cacerts)
 	if s.scope == Machine {
-		for _, path := range []string{dir, s.keytool()} {
-			if err := onlyRoots(path); err != nil {
-				return err
-			}
+		if err := onlyRoots(dir); err != nil {
+			return err
 		}
 	}
 	if err := writable(dir); err != nil {

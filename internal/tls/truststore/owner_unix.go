@@ -50,13 +50,47 @@ func onlyRoots(path string) error {
 		if err != nil {
 			return err
 		}
-		if owner(info) != 0 || info.Mode().Perm()&0o002 != 0 && info.Mode()&fs.ModeSticky == 0 {
-			return &blockedError{p + " can be changed by others than root", "give it to root, with a mode of 0755"}
+		if !rootsAlone(info) {
+			return notRoots(p)
 		}
 		if p == "/" {
 			return nil
 		}
 	}
+}
+
+// onlyRootsBelow is onlyRoots for a directory and all that is in it.
+func onlyRootsBelow(dir string) error {
+	if err := onlyRoots(dir); err != nil {
+		return err
+	}
+	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if e.Type() == fs.ModeSymlink {
+			if err := onlyRoots(path); !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return nil // it leads nowhere
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		if !rootsAlone(info) {
+			return notRoots(path)
+		}
+		return nil
+	})
+}
+
+func rootsAlone(info fs.FileInfo) bool {
+	return owner(info) == 0 && (info.Mode().Perm()&0o002 == 0 || info.Mode()&fs.ModeSticky != 0)
+}
+
+func notRoots(path string) error {
+	return &blockedError{path + " can be changed by others than root", "give it to root, with a mode of 0755"}
 }
 
 // writable returns a *blockedError if this process may not write to a file.
