@@ -226,17 +226,8 @@ func (s *Stores) mode(m fs.FileMode) fs.FileMode {
 // the directory of receipts, and release removes it if there is none.
 func (s *Stores) lock() (release func(), err error) {
 	for {
-		if err := os.MkdirAll(filepath.Dir(s.Receipts), s.mode(0o755)); err != nil {
-			return nil, fmt.Errorf("note what is done: %w", explain(err))
-		}
-		if err := os.Mkdir(s.Receipts, s.mode(0o755)); err == nil {
-			err = os.Chmod(s.Receipts, s.mode(0o755)) // whatever the umask
-			if err != nil {
-				return nil, fmt.Errorf("note what is done: %w", err)
-			}
-		} else if errors.Is(err, fs.ErrNotExist) {
-			continue // another process has just removed what it is in
-		} else if !errors.Is(err, fs.ErrExist) {
+		err := s.makeReceipts()
+		if err != nil {
 			return nil, fmt.Errorf("note what is done: %w", explain(err))
 		}
 		unlock, err := lockfile.Lock(filepath.Join(s.Receipts, lockName))
@@ -255,15 +246,55 @@ func (s *Stores) lock() (release func(), err error) {
 				// Nobody can remove a file there that is open, so this hurts nobody
 				// who has the lock by now.
 				_ = os.Remove(filepath.Join(s.Receipts, lockName))
-				_ = os.Remove(s.Receipts)
+				s.removeReceipts()
 			}
 		}, nil
+	}
+}
+
+// makeReceipts makes the directory of receipts, unless it is there, and what is above it.
+func (s *Stores) makeReceipts() error {
+	for tries := 0; ; tries++ {
+		err := makeDirs(s.Receipts, s.mode(0o755))
+		if !errors.Is(err, fs.ErrNotExist) || tries == 10 {
+			return err
+		}
+		// Another process has just removed what it is in.
+	}
+}
+
+// makeDirs makes a directory and what is above it, as far as it is not there, with a mode whatever
+// the umask.
+func makeDirs(path string, mode fs.FileMode) error {
+	err := os.Mkdir(path, mode)
+	if parent := filepath.Dir(path); errors.Is(err, fs.ErrNotExist) && parent != path {
+		if err := makeDirs(parent, mode); err != nil {
+			return err
+		}
+		err = os.Mkdir(path, mode)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return os.Chmod(path, mode)
+}
+
+// removeReceipts removes the directory of receipts if it is empty, and, of the machine, those of ours
+// above it: nothing else of root's is there.
+func (s *Stores) removeReceipts() {
+	_ = os.Remove(s.Receipts)
+	for dir := filepath.Dir(s.Receipts); s.Scope == Machine && strings.Contains(dir, "tunneld"); dir = filepath.Dir(dir) {
+		_ = os.Remove(dir)
 	}
 }
 
 // tidyUp removes what a process leaves that was killed before it noted anything.
 func (s *Stores) tidyUp() {
 	if _, err := os.Lstat(s.Receipts); err != nil {
+		s.removeReceipts()
 		return
 	}
 	if release, err := s.lock(); err == nil {
@@ -286,11 +317,7 @@ func (s *Stores) tidy() {
 		}
 	}
 	_ = os.Remove(filepath.Join(s.Receipts, lockName))
-	_ = os.Remove(s.Receipts)
-	// Nothing else of root's is there, or it is not empty.
-	for dir := filepath.Dir(s.Receipts); s.Scope == Machine && strings.Contains(dir, "tunneld"); dir = filepath.Dir(dir) {
-		_ = os.Remove(dir)
-	}
+	s.removeReceipts()
 }
 
 // certificates are those in PEM, whatever else there is.

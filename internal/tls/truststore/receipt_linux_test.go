@@ -8,8 +8,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/tunneld/tunneld/internal/isolate"
 	"github.com/tunneld/tunneld/internal/lockfile"
 )
 
@@ -157,6 +159,53 @@ func TestReceiptCannotBeWritten(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	same(t, "entries", []string{}, entriesOf(t, dir))
+}
+
+// Root's receipts for each user are in one directory, which anybody may read and which goes with the last of
+// them, also after a kill.
+func TestReceiptsOfTheMachine(t *testing.T) {
+	needs(t, "trust")
+	if !isolate.Test(t) {
+		return
+	}
+	home := overlay(t)
+	prepareds[0].prepare(t)
+	syscall.Umask(0o077) // of this process, which has but this test
+	const parent = "/var/lib/tunneld-trust"
+	a, b := newStores(t, Machine, home), newStores(t, Machine, home)
+	a.Receipts, b.Receipts = parent+"/1000", parent+"/1001"
+	there := func(paths ...string) {
+		t.Helper()
+		for _, path := range paths {
+			if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o755 {
+				t.Errorf("%s: %v, %v; want a directory with 0755", path, info, err)
+			}
+		}
+	}
+	gone := func(path string) {
+		t.Helper()
+		if _, err := os.Lstat(path); err == nil {
+			t.Errorf("%s is there", path)
+		}
+	}
+	cert, other := newRoot(t, "a"), newRoot(t, "b")
+	do(t, a, install(t, a, cert, "/home/a"))
+	do(t, b, install(t, b, other, "/home/b"))
+	there(parent, a.Receipts, b.Receipts)
+	do(t, a, removal(t, a, nil))
+	gone(a.Receipts)
+	there(parent, b.Receipts)
+	do(t, b, removal(t, b, nil))
+	gone(parent)
+	for _, left := range []string{parent, b.Receipts} {
+		mkdir(t, left)
+		do(t, b, removal(t, b, nil))
+		gone(parent)
+	}
+	link(t, "nowhere", parent)
+	if err := a.Do(t.Context(), install(t, a, cert, "/home/a")[0]); err == nil {
+		t.Error("done, and nowhere noted")
+	}
 }
 
 func FuzzParseReceipt(f *testing.F) {

@@ -21,7 +21,8 @@ type Stores struct {
 	// Getenv is os.Getenv or like it: JAVA_HOME and XDG_DATA_HOME say where stores are.
 	Getenv func(string) string
 	// Receipts is the directory where it is noted what was done; made when the first
-	// is written, and removed with the last.
+	// is written, and removed with the last. Those above it that are named for
+	// tunneld are made and removed as well, of the machine.
 	Receipts string
 	Log      *slog.Logger
 

@@ -540,7 +540,7 @@ func TestPlannedByAnybody(t *testing.T) {
 		return
 	}
 	s := newStores(t, Machine, overlay(t))
-	s.Receipts = "/var/lib/tunneld-trust"
+	s.Receipts = "/var/lib/tunneld-trust/12345"
 	prepareds[0].prepare(t)
 	cert := newRoot(t, "tunneld local root")
 	// Where another user may run it.
