@@ -205,12 +205,7 @@ func (k keychain) remove(ctx context.Context, cert *x509.Certificate) error {
 		return err
 	}
 	if trust != noTrustSettings {
-		// delete-certificate -t would do it as well, but as root it gives up
-		// where root itself has no trust settings.
-		err := k.withFile(cert, func(file string) error {
-			return k.ask(ctx, k.inDomain("remove-trusted-cert", file)...)
-		})
-		if err != nil {
+		if err := k.distrust(ctx, cert); err != nil {
 			return err
 		}
 	}
@@ -218,6 +213,37 @@ func (k keychain) remove(ctx context.Context, cert *x509.Certificate) error {
 		return err
 	}
 	return k.forget(ctx, cert)
+}
+
+// before: somebody may keep the certificate and not trust it, or the other way round.
+func (k keychain) before(ctx context.Context, cert *x509.Certificate) (restore func(context.Context) error, err error) {
+	kept, err := k.kept(ctx, cert)
+	if err != nil {
+		return nil, err
+	}
+	was, err := k.trust(ctx, cert)
+	return func(ctx context.Context) error {
+		if now, err := k.trust(ctx, cert); err != nil {
+			return err
+		} else if was == noTrustSettings && now != noTrustSettings {
+			if err := k.distrust(ctx, cert); err != nil {
+				return err
+			}
+		}
+		if now, err := k.kept(ctx, cert); err != nil || kept || !now {
+			return err
+		}
+		return k.forget(ctx, cert)
+	}, err
+}
+
+// distrust removes the trust settings of a certificate that has some.
+func (k keychain) distrust(ctx context.Context, cert *x509.Certificate) error {
+	// delete-certificate -t would do it as well, but as root it gives up where root
+	// itself has no trust settings.
+	return k.withFile(cert, func(file string) error {
+		return k.ask(ctx, k.inDomain("remove-trusted-cert", file)...)
+	})
 }
 
 // forget deletes the certificate that has this very SHA-256, which security has known

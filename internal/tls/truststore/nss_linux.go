@@ -280,6 +280,26 @@ func (s *nssStore) add(ctx context.Context, cert *x509.Certificate) error {
 	return err
 }
 
+// before: what is there by hand is the certificate, without being trusted.
+func (s *nssStore) before(_ context.Context, cert *x509.Certificate) (restore func(context.Context) error, err error) {
+	return func(ctx context.Context) error {
+		e, err := s.entry(ctx, cert)
+		if err != nil || e == nil || !e.trusted() {
+			return err
+		}
+		certs, err := s.certs(ctx, e.nick)
+		if err != nil {
+			return err
+		}
+		name, err := s.name(e, certs, cert)
+		if err != nil {
+			return err
+		}
+		_, err = s.certutil(ctx, nil, "-M", "-n", name, "-t", ",,")
+		return err
+	}, nil
+}
+
 // freeNick is a nickname for a certificate whose own is taken: the same if it is by one of the same
 // subject.
 func (s *nssStore) freeNick(ctx context.Context, cert *x509.Certificate, nick string) (string, error) {
@@ -311,13 +331,16 @@ func (s *nssStore) remove(ctx context.Context, cert *x509.Certificate) error {
 	if err != nil {
 		return err
 	}
-	name := e.nick
-	if len(certs) != 1 {
-		// By the name alone certutil would take out the first that it meets.
-		if name, err = keyURI(cert); err != nil {
-			return err
-		}
+	name, err := s.name(e, certs, cert)
+	if err != nil {
+		return err
 	}
+	_, err = s.certutil(ctx, nil, "-D", "-n", name)
+	return err
+}
+
+// name is what certutil knows the certificate of an entry by, and no other; certs are those of its nickname.
+func (s *nssStore) name(e *nssEntry, certs []*x509.Certificate, cert *x509.Certificate) (string, error) {
 	sameKey := 0
 	for _, c := range certs {
 		if bytes.Equal(c.RawSubjectPublicKeyInfo, cert.RawSubjectPublicKeyInfo) {
@@ -325,10 +348,13 @@ func (s *nssStore) remove(ctx context.Context, cert *x509.Certificate) error {
 		}
 	}
 	if sameKey != 1 {
-		return fmt.Errorf("there are other certificates of the same key, with the nickname %q: nothing is taken out", e.nick)
+		return "", fmt.Errorf("there are other certificates of the same key, with the nickname %q: nothing is changed", e.nick)
 	}
-	_, err = s.certutil(ctx, nil, "-D", "-n", name)
-	return err
+	if len(certs) == 1 {
+		return e.nick, nil
+	}
+	// By the nickname alone certutil would take the first that it meets.
+	return keyURI(cert)
 }
 
 // keyURI is how a certificate in a database is named by its key alone (RFC 7512): the SHA-1 of the public

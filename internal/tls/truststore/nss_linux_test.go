@@ -187,6 +187,52 @@ func TestOtherTrust(t *testing.T) {
 	same(t, "after removal", []string{}, entriesOf(t, dir))
 }
 
+// What was there without being trusted is there still when adding fails, at whatever point.
+func TestFailedAddKeepsTheEntry(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name   string
+		others bool // more of the name
+		did    bool // it is trusted by the time it fails
+	}{{"before", false, false}, {"after", false, true}, {"after, with another of the name", true, true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			home, dir := profile(t)
+			s := newStores(t, User, home)
+			browsers(s)
+			cert := newRoot(t, "tunneld local root")
+			if tt.others {
+				put(t, dir, "tunneld local root", "C,,", newRoot(t, "tunneld local root"))
+			}
+			put(t, dir, "tunneld local root", ",,", cert)
+			before := entriesOf(t, dir)
+			real := *s.programs
+			broken := errors.New("broken")
+			s.programs = &programs{find: real.find, run: func(ctx context.Context, c command) ([]byte, error) {
+				if !slices.Contains(c.args, "-A") {
+					return real.run(ctx, c)
+				}
+				if tt.did {
+					if _, err := real.run(ctx, c); err != nil {
+						t.Error(err)
+					}
+				}
+				return nil, broken
+			}}
+			if err := s.Do(t.Context(), install(t, s, cert, "a")[0]); !errors.Is(err, broken) {
+				t.Errorf("error %v; want %v", err, broken)
+			}
+			same(t, "entries", before, entriesOf(t, dir))
+			if _, err := os.Lstat(s.Receipts); err == nil {
+				t.Error("there are receipts")
+			}
+			browsers(s)
+			do(t, s, install(t, s, cert, "a"))
+			do(t, s, removal(t, s, nil))
+			nothing(t, s, cert)
+		})
+	}
+}
+
 func TestDatabaseWithAPassword(t *testing.T) {
 	needs(t, "certutil")
 	home := t.TempDir()

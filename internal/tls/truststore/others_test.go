@@ -6,9 +6,14 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"math/big"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // playedRoot makes a root certificate. All have the same name.
@@ -65,5 +70,41 @@ func TestPlanSaysWhatIsAsked(t *testing.T) {
 	others := &Stores{Scope: User, Home: "/nowhere"}
 	if step := others.step(t.Context(), Remove, rootStore{User, roots}, cert); step.Asks != "" || step.Blocked == "" {
 		t.Errorf("in another's home: %+v; want that it is blocked, and asks nothing", step)
+	}
+}
+
+// An add that fails takes back what it has done, and not what somebody had put there.
+func TestFailedAddKeepsWhatWasThere(t *testing.T) {
+	no := func() error { return errExit }
+	for _, tt := range []struct {
+		name   string
+		before func(*playedSecurity, *x509.Certificate)
+		fail   func(*playedSecurity)
+	}{
+		{"nothing", func(*playedSecurity, *x509.Certificate) {}, func(p *playedSecurity) { p.dialog = no }},
+		{"kept", func(p *playedSecurity, c *x509.Certificate) { p.keychains[userLogin] = [][]byte{c.Raw} }, func(p *playedSecurity) { p.dialog = no }},
+		{"trusted for something else", func(p *playedSecurity, c *x509.Certificate) {
+			p.settings["user"] = map[string]string{appleHash(c.Raw): "<array><dict><key>kSecTrustSettingsResult</key><integer>3</integer></dict></array>"}
+		}, func(p *playedSecurity) { p.dialog = no }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			mac, cert := playSecurity(t), playedRoot(t)
+			tt.before(mac, cert)
+			before := mac.state()
+			tt.fail(mac)
+			s := &Stores{Scope: User, Home: t.TempDir(), Receipts: filepath.Join(t.TempDir(), "receipts")}
+			if err := os.Mkdir(s.Receipts, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.add(t.Context(), mac.keychain(User), Step{Action: Add, Cert: cert}); !errors.Is(err, errExit) {
+				t.Errorf("error %v; want that of the program", err)
+			}
+			if diff := cmp.Diff(before, mac.state()); diff != "" {
+				t.Errorf("afterwards (-before +after):\n%s", diff)
+			}
+			if _, noted := s.record(Fingerprint(cert)); noted {
+				t.Error("the receipt is still there")
+			}
+		})
 	}
 }

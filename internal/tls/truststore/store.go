@@ -41,6 +41,13 @@ type maker interface {
 	unmake(ctx context.Context, made []string) error
 }
 
+// A restorer is a store in which a part of a certificate may have been put by hand.
+type restorer interface {
+	// before is called where that is so, before add. What it returns takes back what add has done
+	// since, and that alone.
+	before(ctx context.Context, cert *x509.Certificate) (restore func(context.Context) error, err error)
+}
+
 // An asker is a store of which the system asks the user, in a dialog, before it changes it.
 type asker interface {
 	// asks says what is asked, for people; empty if nothing is.

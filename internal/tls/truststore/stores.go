@@ -282,6 +282,14 @@ func (s *Stores) add(ctx context.Context, st store, step Step) error {
 	if m, ok := st.(maker); ok {
 		n.Made = m.makes()
 	}
+	undo := func(ctx context.Context) error { return s.remove(ctx, st, cert) }
+	if r, _ := s.record(fingerprint); there == partly {
+		if _, ours := r.find(n.Place); !ours {
+			if undo, err = s.restore(ctx, st, cert, undo); err != nil {
+				return err
+			}
+		}
+	}
 	if err := s.note(cert, step.Source, n); err != nil {
 		return err
 	}
@@ -298,11 +306,29 @@ func (s *Stores) add(ctx context.Context, st store, step Step) error {
 		return nil
 	}
 	// Whoever gave up waiting still wants nothing half done.
-	undo := s.remove(context.WithoutCancel(ctx), st, cert)
-	if undo != nil {
-		return fmt.Errorf("%w; take it back: %w", explain(err), undo)
+	if failed := undo(context.WithoutCancel(ctx)); failed != nil {
+		return fmt.Errorf("%w; nor could it be taken back: %w", explain(err), explain(failed))
 	}
 	return explain(err)
+}
+
+// restore is how an add is undone where somebody else has put a part of the certificate before; or
+// as otherwise if the store has no such parts.
+func (s *Stores) restore(ctx context.Context, st store, cert *x509.Certificate, otherwise func(context.Context) error) (undo func(context.Context) error, err error) {
+	r, ok := st.(restorer)
+	if !ok {
+		return otherwise, nil
+	}
+	restore, err := r.before(ctx, cert)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error {
+		if err := restore(ctx); err != nil {
+			return err
+		}
+		return s.strike(Fingerprint(cert), st.place())
+	}, nil
 }
 
 func (s *Stores) remove(ctx context.Context, st store, cert *x509.Certificate) error {

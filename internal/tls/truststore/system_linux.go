@@ -275,6 +275,27 @@ func (s *systemStore) update(ctx context.Context, args ...string) error {
 	return err
 }
 
+// before: what is there by hand are files of other names.
+func (s *systemStore) before(_ context.Context, cert *x509.Certificate) (restore func(context.Context) error, err error) {
+	if _, err := os.Lstat(s.own(cert)); err == nil {
+		return func(context.Context) error { return nil }, nil
+	}
+	return func(ctx context.Context) error {
+		if err := os.Remove(s.own(cert)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if s.kind != Debian {
+			return s.update(ctx)
+		}
+		names := []string{fileName(Fingerprint(cert))}
+		refused, err := s.exclude(ctx, cert, names)
+		if err == nil && refused != nil {
+			err = s.update(ctx)
+		}
+		return errors.Join(err, s.unlink(names))
+	}, nil
+}
+
 func (s *systemStore) remove(ctx context.Context, cert *x509.Certificate) error {
 	files, err := s.files(cert)
 	if err != nil {
@@ -326,30 +347,10 @@ func (s *systemStore) left(cert *x509.Certificate) ([]string, error) {
 // configuration excludes is taken out everywhere, as long as its link is there; so it gets a
 // configuration that says so, in memory, where a crash leaves nothing of it.
 func (s *systemStore) removeDebian(ctx context.Context, cert *x509.Certificate, names []string) error {
-	conf, err := os.ReadFile(debianConf)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	for _, name := range names {
-		link := filepath.Join(s.links, linkName(name))
-		if s.javaHas(cert) {
-			// After a crash the link may be gone already.
-			if err := os.Symlink(filepath.Join(s.anchors, name), link); err != nil && !errors.Is(err, fs.ErrExist) {
-				return err
-			}
-		}
-		conf = fmt.Appendf(conf, "\n!%s\n", name)
-	}
-	fd, err := unix.MemfdCreate("ca-certificates.conf", unix.MFD_CLOEXEC)
+	refused, err := s.exclude(ctx, cert, names)
 	if err != nil {
-		return fmt.Errorf("make a configuration for %s: %w", s.program.path, err)
-	}
-	f := os.NewFile(uintptr(fd), "ca-certificates.conf")
-	defer f.Close()
-	if _, err := f.Write(conf); err != nil {
 		return err
 	}
-	refused := s.update(ctx, "--certsconf", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd))
 	bundled, err := bundles(s.bundle, cert)
 	if err != nil {
 		return err
@@ -367,6 +368,34 @@ func (s *systemStore) removeDebian(ctx context.Context, cert *x509.Certificate, 
 		return &blockedError{s.java + " still has the certificate", fmt.Sprintf("keytool -delete -cacerts -storepass changeit -alias debian:%s", linkName(names[0]))}
 	}
 	return nil
+}
+
+// exclude runs Debian's program with such a configuration. refused is the program's own error.
+func (s *systemStore) exclude(ctx context.Context, cert *x509.Certificate, names []string) (refused, err error) {
+	conf, err := os.ReadFile(debianConf)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, name := range names {
+		link := filepath.Join(s.links, linkName(name))
+		if s.javaHas(cert) {
+			// After a crash the link may be gone already.
+			if err := os.Symlink(filepath.Join(s.anchors, name), link); err != nil && !errors.Is(err, fs.ErrExist) {
+				return nil, err
+			}
+		}
+		conf = fmt.Appendf(conf, "\n!%s\n", name)
+	}
+	fd, err := unix.MemfdCreate("ca-certificates.conf", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make a configuration for %s: %w", s.program.path, err)
+	}
+	f := os.NewFile(uintptr(fd), "ca-certificates.conf")
+	defer f.Close()
+	if _, err := f.Write(conf); err != nil {
+		return nil, err
+	}
+	return s.update(ctx, "--certsconf", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)), nil
 }
 
 // debianConf says which of Debian's own certificates are trusted.

@@ -384,6 +384,65 @@ func TestSystemFails(t *testing.T) {
 	}
 }
 
+// What somebody has put there, and had no program run for, is there still when adding fails.
+func TestFailedAddKeepsTheFile(t *testing.T) {
+	t.Parallel()
+	needsDebian(t)
+	needs(t, "trust")
+	for _, layout := range []struct {
+		kind         Kind
+		prepare      func(*testing.T)
+		byHand       string
+		program, arg string
+		state        func(*testing.T) any
+	}{
+		{RedHat, prepareds[0].prepare, prepareds[0].anchors + "/mine.pem", prepareds[0].program, "extract", func(t *testing.T) any { return prepareds[0].now(t) }},
+		{Debian, fewer, "/usr/local/share/ca-certificates/mine.crt", "/usr/sbin/update-ca-certificates", "", func(t *testing.T) any { return debianState(t)() }},
+	} {
+		for name, script := range map[string]string{
+			"at once":         `[ -e /etc/failed ] || { touch /etc/failed; echo no luck >&2; exit 3; }; exec /usr/bin/good "$@"`,
+			"when it has run": `/usr/bin/good "$@"; [ -e /etc/failed ] || { touch /etc/failed; echo no luck >&2; exit 3; }`,
+		} {
+			t.Run(string(layout.kind)+" "+name, func(t *testing.T) {
+				if !isolate.Test(t) {
+					return
+				}
+				s := newStores(t, Machine, overlay(t))
+				cert := newRoot(t, "tunneld local root")
+				layout.prepare(t)
+				good, err := os.ReadFile(layout.program)
+				if err != nil {
+					t.Fatal(err)
+				}
+				write(t, layout.byHand, string(encode(cert)), 0o600)
+				write(t, "/usr/bin/good", string(good), 0o755)
+				write(t, layout.program, "#!/bin/sh\n"+script+"\n", 0o755)
+				steps := install(t, s, cert, "a")
+				step := steps[slices.IndexFunc(steps, func(s Step) bool { return s.Place.Kind == layout.kind })]
+				if err := s.Do(t.Context(), step); err == nil || !strings.Contains(err.Error(), "no luck") {
+					t.Errorf("error %v; want what the program said", err)
+				}
+				got := layout.state(t)
+				if _, err := os.Lstat(s.Receipts); err == nil {
+					t.Error("there are receipts")
+				}
+				// As it is whenever somebody has the program run.
+				run(t, "/usr/bin/good", strings.Fields(layout.arg)...)
+				same(t, "afterwards", layout.state(t), got)
+				if data, err := os.ReadFile(layout.byHand); err != nil || string(data) != string(encode(cert)) {
+					t.Errorf("what was put there by hand: %q, %v", data, err)
+				}
+				if _, err := os.Lstat(filepath.Join(filepath.Dir(layout.byHand), fileName(Fingerprint(cert)))); err == nil {
+					t.Error("the file of ours is there")
+				}
+				if _, err := os.Lstat(filepath.Join("/etc/ssl/certs", linkName(fileName(Fingerprint(cert))))); err == nil {
+					t.Error("a link to the file of ours is there")
+				}
+			})
+		}
+	}
+}
+
 // A process that is killed as it writes a file leaves another one, which goes as well.
 func TestHalfWrittenFiles(t *testing.T) {
 	t.Parallel()
