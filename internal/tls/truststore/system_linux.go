@@ -210,8 +210,8 @@ func (s *systemStore) javaHas(cert *x509.Certificate) bool {
 	return err == nil && bytes.Contains(data, cert.Raw)
 }
 
-// linked are the links to a certificate's file: its own, and that by the hash of its subject, which
-// leads to the first.
+// linked are the links to a certificate's file, which is named from the directory of anchors: its own, and that
+// by the hash of its subject, which leads to the first.
 func (s *systemStore) linked(file string) ([]string, error) {
 	if s.links == "" {
 		return nil, nil
@@ -237,7 +237,11 @@ func (s *systemStore) linked(file string) ([]string, error) {
 	return links, nil
 }
 
-func linkName(file string) string { return strings.TrimSuffix(file, ".crt") + ".pem" }
+// linkName is what Debian's program calls the link to a file.
+func linkName(file string) string {
+	name := strings.NewReplacer(" ", "_", ",", "_", "(", "=", ")", "=").Replace(filepath.Base(file))
+	return strings.TrimSuffix(name, ".crt") + ".pem"
+}
 
 func (s *systemStore) ready(_ context.Context, _ Action, _ *x509.Certificate) error {
 	for _, dir := range []string{s.anchors, filepath.Dir(s.bundle)} {
@@ -306,7 +310,7 @@ func (s *systemStore) remove(ctx context.Context, cert *x509.Certificate) error 
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if name := filepath.Base(path); !slices.Contains(names, name) {
+		if name, err := filepath.Rel(s.anchors, path); err == nil && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
@@ -384,7 +388,8 @@ func (s *systemStore) exclude(ctx context.Context, cert *x509.Certificate, names
 				return nil, err
 			}
 		}
-		conf = fmt.Appendf(conf, "\n!%s\n", name)
+		// What is excluded it looks for by the name of the link, and no other.
+		conf = fmt.Appendf(conf, "\n!%s.crt\n", strings.TrimSuffix(linkName(name), ".pem"))
 	}
 	fd, err := unix.MemfdCreate("ca-certificates.conf", unix.MFD_CLOEXEC)
 	if err != nil {

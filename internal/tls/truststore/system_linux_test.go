@@ -150,6 +150,34 @@ func TestDebianByHand(t *testing.T) {
 	nothing(t, s, cert)
 }
 
+// Debian's program calls its links otherwise than some files.
+func TestDebianOddNames(t *testing.T) {
+	t.Parallel()
+	needsDebian(t)
+	if !isolate.Test(t) {
+		return
+	}
+	s := newStores(t, Machine, overlay(t))
+	fewer(t)
+	state := debianState(t)
+	write(t, "/usr/local/share/ca-certificates/ours/other.crt", string(encode(newRoot(t, "other"))), 0o644)
+	run(t, "update-ca-certificates")
+	before := state()
+	cert := newRoot(t, "by hand")
+	for _, name := range []string{"my (own) ca, the first.crt", "ours/my ca.crt"} {
+		write(t, filepath.Join("/usr/local/share/ca-certificates", name), string(encode(cert)), 0o644)
+	}
+	run(t, "update-ca-certificates")
+	for _, link := range []string{"my_=own=_ca__the_first.pem", "my_ca.pem"} {
+		if _, err := os.Lstat("/etc/ssl/certs/" + link); err != nil {
+			t.Error(err)
+		}
+	}
+	do(t, s, removal(t, s, cert))
+	nothing(t, s, cert)
+	same(t, "after removal", before, state())
+}
+
 func TestDebianKilled(t *testing.T) {
 	t.Parallel()
 	needsDebian(t)
