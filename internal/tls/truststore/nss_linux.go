@@ -77,19 +77,47 @@ func (s *nssStore) entry(ctx context.Context, cert *x509.Certificate) (*nssEntry
 		nicks[0], nicks[i] = nicks[i], nicks[0]
 	}
 	fingerprint := Fingerprint(cert)
-	var failed error
-	for _, nick := range nicks {
-		entries, err := s.entries(ctx, nick)
+	find := func(name string) (*nssEntry, error) {
+		entries, err := s.entries(ctx, name)
 		if err != nil {
-			failed = err // it may be another's name that certutil does not find again
-			continue
+			return nil, err
 		}
 		if i := slices.IndexFunc(entries, func(e nssEntry) bool { return e.fingerprint == fingerprint }); i >= 0 {
 			return &entries[i], nil
 		}
+		return nil, nil
 	}
-	return nil, failed
+	var failed error
+	unnamed := false
+	for _, nick := range nicks {
+		e, err := find(nick)
+		switch {
+		case errors.Is(err, errNotFound):
+			unnamed = true
+		case err != nil:
+			failed = err
+		case e != nil:
+			return e, nil
+		}
+	}
+	if !unnamed {
+		return nil, failed
+	}
+	// Of a nickname that ends with blanks the list does not say how many. By its key a certificate is
+	// found whatever it is called, unless another has the same.
+	uri, err := keyURI(cert)
+	if err != nil {
+		return nil, err
+	}
+	e, err := find(uri)
+	if err == nil || errors.Is(err, errNotFound) {
+		err = failed
+	}
+	return e, err
 }
+
+// errNotFound: certutil finds nothing of a name.
+var errNotFound = errors.New("there is no certificate of this name")
 
 // mayHave reports whether the certificate's bytes are in the database's file: if not, there is nothing
 // to ask certutil. They are there in one piece if it is small and SQLite's pages are not (see "the database file
@@ -113,7 +141,7 @@ func (s *nssStore) mayHave(cert *x509.Certificate) (bool, error) {
 
 // nickname is what a certificate is called in databases, unless that name is taken.
 func nickname(cert *x509.Certificate) string {
-	if name := cert.Subject.CommonName; name != "" {
+	if name := strings.TrimSpace(cert.Subject.CommonName); name != "" {
 		return name
 	}
 	return alias(Fingerprint(cert))
@@ -128,8 +156,11 @@ func (s *nssStore) certutil(ctx context.Context, stdin []byte, args ...string) (
 	}
 	args = append(args, "-d", "sql:"+s.dir, "-f", "/dev/null")
 	out, err := s.programs.run(ctx, command{path: path, args: args, stdin: stdin})
-	if err != nil && strings.Contains(err.Error(), "SEC_ERROR_BAD_PASSWORD") {
-		// There is no other sign of it: the exit status is always 255.
+	// There is no other sign of either: the exit status is always 255.
+	switch {
+	case err != nil && strings.Contains(err.Error(), "Could not find cert: ") && strings.Contains(err.Error(), "PR_FILE_NOT_FOUND_ERROR"):
+		return "", errNotFound
+	case err != nil && strings.Contains(err.Error(), "SEC_ERROR_BAD_PASSWORD"):
 		return "", &blockedError{"the database has a password", fmt.Sprintf("run: certutil -A -d sql:%s -n tunneld -t C,, -i the certificate's file; or take the password off while it is added", s.dir)}
 	}
 	return string(out), err
@@ -304,7 +335,9 @@ func (s *nssStore) before(_ context.Context, cert *x509.Certificate) (restore fu
 // subject.
 func (s *nssStore) freeNick(ctx context.Context, cert *x509.Certificate, nick string) (string, error) {
 	certs, err := s.certs(ctx, nick)
-	if err != nil {
+	if errors.Is(err, errNotFound) {
+		return nick, nil // it is only like it
+	} else if err != nil {
 		return "", err
 	}
 	if slices.ContainsFunc(certs, func(c *x509.Certificate) bool { return !bytes.Equal(c.RawSubject, cert.RawSubject) }) {
@@ -396,7 +429,9 @@ func (s *nssStore) search(ctx context.Context, fingerprint string) (*x509.Certif
 	}
 	for _, nick := range nicks {
 		certs, err := s.certs(ctx, nick)
-		if err != nil {
+		if errors.Is(err, errNotFound) {
+			continue // see entry; ours have names that are found
+		} else if err != nil {
 			return nil, err
 		}
 		for _, cert := range certs {

@@ -167,6 +167,40 @@ func TestOtherNickname(t *testing.T) {
 	same(t, "after removal", before, entriesOf(t, dir))
 }
 
+// Certutil's list does not tell blanks at the end of a nickname, and then does not find it.
+func TestNicknameWithBlanks(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ name, trust string }{{"trusted", "C,,"}, {"not trusted", ",,"}} {
+		t.Run(tt.name, func(t *testing.T) {
+			home, dir := profile(t)
+			s := newStores(t, User, home)
+			browsers(s)
+			// Ours may be of the same name, too, but for the blanks.
+			other, cert := newRoot(t, "other"), newRoot(t, "tunneld local root")
+			put(t, dir, "tunneld local root  ", "C,,", other)
+			same(t, "nothing", []string{}, words(removal(t, s, cert)))
+			do(t, s, install(t, s, cert, "a"))
+			same(t, "installed", []string{"add nss " + Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "a")))
+			do(t, s, removal(t, s, nil))
+			nothing(t, s, cert)
+
+			put(t, dir, "by hand   ", tt.trust, cert)
+			do(t, s, install(t, s, cert, "a"))
+			do(t, s, removal(t, s, cert))
+			nothing(t, s, cert)
+			out := run(t, "certutil", "-L", "-d", "sql:"+dir, "-n", "tunneld local root  ")
+			if e := parseEntries("", out); len(e) != 1 || e[0].fingerprint != Fingerprint(other) || !e[0].trusted() {
+				t.Errorf("the other's is now %+v", e)
+			}
+			// Where a receipt cannot be read, by the fingerprint alone.
+			do(t, s, install(t, s, cert, "a"))
+			write(t, s.receiptPath(Fingerprint(cert)), "", 0o600)
+			do(t, s, removal(t, s, nil))
+			nothing(t, s, cert)
+		})
+	}
+}
+
 // What somebody has set stays, and is told.
 func TestOtherTrust(t *testing.T) {
 	home, dir := profile(t)
