@@ -1,7 +1,10 @@
 package truststore
 
 import (
+	"context"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -47,7 +50,7 @@ const chromiumReaders = "Chromium, Chrome, Brave, Edge, Vivaldi"
 
 // findNSS returns the databases of the user's browsers, and the one that Chromium will make if it is there
 // and has none yet.
-func (s *Stores) findNSS() ([]store, error) {
+func (s *Stores) findNSS() []store {
 	var stores []store
 	// Links lead to the same one.
 	seen := make(map[string]bool)
@@ -76,14 +79,30 @@ func (s *Stores) findNSS() ([]store, error) {
 	for _, f := range s.firefoxDirs() {
 		profiles, err := profiles(f.dir)
 		if err != nil {
-			return nil, err
+			stores = append(stores, unreadable{Place{Kind: NSS, Path: filepath.Join(f.dir, profilesList), Scope: User, Readers: f.name}, err})
 		}
 		for _, dir := range profiles {
 			add(dir, f.name+", profile "+filepath.Base(dir))
 		}
 	}
-	return stores, nil
+	return stores
 }
+
+// An unreadable is a list of profiles that cannot be read, and so a place that nothing is known of.
+type unreadable struct {
+	list Place
+	err  error
+}
+
+func (u unreadable) place() Place { return u.list }
+
+func (u unreadable) look(context.Context, *x509.Certificate) (presence, error) {
+	return absent, fmt.Errorf("which profiles there are cannot be read: %w", u.err)
+}
+
+func (u unreadable) ready(context.Context, Action, *x509.Certificate) error { return u.err }
+func (u unreadable) add(context.Context, *x509.Certificate) error           { return u.err }
+func (u unreadable) remove(context.Context, *x509.Certificate) error        { return u.err }
 
 func (s *Stores) nss(dir, readers string) *nssStore {
 	return &nssStore{dir: dir, readers: readers, programs: s.program()}
@@ -127,25 +146,27 @@ func (s *Stores) firefoxDirs() []firefoxDir {
 	return dirs
 }
 
-// profiles are the directories of profiles: those that the list in profiles.ini names, which may be
-// anywhere, and those beside it that are on no list any more, or on that of another Firefox.
+// profilesList is the file in which Firefox keeps what profiles there are.
+const profilesList = "profiles.ini"
+
+// profiles are the directories of profiles: those that the list names, which may be anywhere, and those
+// beside it that are on no list any more, or on that of another Firefox. With an error, which is that
+// the list cannot be read, there are the others.
 func profiles(dir string) ([]string, error) {
-	data, err := os.ReadFile(filepath.Join(dir, "profiles.ini"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-		return nil, err
+	data, err := os.ReadFile(filepath.Join(dir, profilesList))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		err = nil
 	}
 	paths := parseProfiles(dir, string(data))
 	for _, pattern := range []string{"*", "Profiles/*"} {
-		found, err := filepath.Glob(filepath.Join(globQuote(dir), pattern, nssFiles[0]))
-		if err != nil {
-			return nil, err
-		}
+		// The pattern is a good one, so that there is no error.
+		found, _ := filepath.Glob(filepath.Join(globQuote(dir), pattern, nssFiles[0]))
 		for _, path := range found {
 			paths = append(paths, filepath.Dir(path))
 		}
 	}
 	slices.Sort(paths)
-	return slices.Compact(paths), nil
+	return slices.Compact(paths), err
 }
 
 // parseProfiles reads Firefox's profiles.ini, which lies in dir: a section for each profile, with its path,

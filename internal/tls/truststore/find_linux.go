@@ -14,11 +14,7 @@ func (s *Stores) find(context.Context) ([]store, error) {
 			stores = append(stores, system)
 		}
 	} else {
-		nss, err := s.findNSS()
-		if err != nil {
-			return nil, err
-		}
-		stores = nss
+		stores = s.findNSS()
 	}
 	java, err := s.findJava()
 	if err != nil {
@@ -31,6 +27,9 @@ func (s *Stores) find(context.Context) ([]store, error) {
 func (s *Stores) at(p Place) (store, error) {
 	switch p.Kind {
 	case NSS:
+		if filepath.Base(p.Path) == profilesList {
+			return nil, fmt.Errorf("%s is no database", p.Path)
+		}
 		return s.nss(p.Path, p.Readers), nil
 	case Java:
 		return s.javaAt(p.Path)

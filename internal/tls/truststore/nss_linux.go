@@ -129,7 +129,7 @@ func (s *nssStore) mayHave(cert *x509.Certificate) (bool, error) {
 	} else if err != nil {
 		return false, fmt.Errorf("read the database: %w", err)
 	}
-	if len(data) < 100 || binary.BigEndian.Uint16(data[16:]) < 4096 || len(cert.Raw) > 2000 {
+	if len(data) < 100 || !bytes.HasPrefix(data, []byte("SQLite format 3\x00")) || binary.BigEndian.Uint16(data[16:]) < 4096 || len(cert.Raw) > 2000 {
 		return true, nil
 	}
 	log, err := os.ReadFile(s.database() + "-wal")

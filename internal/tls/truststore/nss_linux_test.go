@@ -442,12 +442,8 @@ func TestFindNSS(t *testing.T) {
 	}
 	s := newStores(t, User, home)
 	browsers(s, "chromium")
-	stores, err := s.findNSS()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var got []string
-	for _, st := range stores {
+	for _, st := range s.findNSS() {
 		p := st.place()
 		got = append(got, strings.TrimPrefix(p.Path, home+"/")+": "+p.Readers)
 	}
@@ -463,6 +459,56 @@ func TestFindNSS(t *testing.T) {
 		"snap/firefox/common/.mozilla/firefox/s.default: Firefox (snap), profile s.default",
 		".var/app/org.mozilla.firefox/.mozilla/firefox/f.default: Firefox (flatpak), profile f.default",
 	}, got)
+}
+
+// What cannot be read is one place, and the others are done.
+func TestOneOfThemIsBroken(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name    string
+		breakIt func(t *testing.T, home string)
+		path    string
+		want    string
+	}{
+		{"the list of profiles", func(t *testing.T, home string) {
+			mkdir(t, filepath.Join(home, ".mozilla/firefox/profiles.ini"))
+		}, ".mozilla/firefox/profiles.ini", "is a directory"},
+		{"a database", func(t *testing.T, home string) {
+			write(t, filepath.Join(home, ".mozilla/firefox/a.broken/cert9.db"), strings.Repeat("broken", 1000), 0o600)
+		}, ".mozilla/firefox/a.broken", "SEC_ERROR_BAD_DATABASE"},
+		{"a database that is a directory", func(t *testing.T, home string) {
+			mkdir(t, filepath.Join(home, ".mozilla/firefox/a.broken/cert9.db"))
+		}, ".mozilla/firefox/a.broken", "is a directory"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			home, dir := profile(t)
+			s := newStores(t, User, home)
+			browsers(s)
+			tt.breakIt(t, home)
+			before := snapshot(t, "", home)
+			cert := newRoot(t, "tunneld local root")
+			rest := func(steps []Step) []Step {
+				t.Helper()
+				i := slices.IndexFunc(steps, func(s Step) bool { return s.Place.Path == filepath.Join(home, tt.path) })
+				if i < 0 || len(steps) != 2 || !strings.Contains(steps[i].Blocked, tt.want) {
+					t.Fatalf("steps %+v; want two, and %q of one of them", steps, tt.want)
+				}
+				t.Log(steps[i].Blocked)
+				if err := s.Do(t.Context(), steps[i]); err == nil {
+					t.Error("done")
+				}
+				return slices.Delete(steps, i, i+1)
+			}
+			rest(install(t, s, cert, "a"))
+			same(t, "the home", before, snapshot(t, "", home))
+			do(t, s, rest(install(t, s, cert, "a")))
+			if now := entriesOf(t, dir); len(now) != 1 {
+				t.Errorf("entries %v; want ours", now)
+			}
+			do(t, s, rest(removal(t, s, cert)))
+			same(t, "entries", []string{}, entriesOf(t, dir))
+		})
+	}
 }
 
 func TestParseProfiles(t *testing.T) {
