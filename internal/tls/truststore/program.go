@@ -88,6 +88,8 @@ func runProgram(ctx context.Context, c command) ([]byte, error) {
 		return out.Bytes(), fmt.Errorf("%s: %w", name, ctx.Err())
 	}
 	if words := lastWords(said.String(), out.String()); words != "" {
+		words = strings.TrimPrefix(words, name+": ")
+		words = strings.TrimPrefix(words, name+" error: ")
 		return out.Bytes(), fmt.Errorf("%s: %w: %s", name, err, words)
 	}
 	return out.Bytes(), fmt.Errorf("%s: %w", name, err)

@@ -209,7 +209,7 @@ func (s *Stores) writeReceipt(fingerprint string, r receipt) error {
 		err = atomicfile.Write(s.receiptPath(fingerprint), append(data, '\n'), s.mode(0o644))
 	}
 	if err != nil {
-		return fmt.Errorf("note what is done: %w", explain(err))
+		return fmt.Errorf("note what is done in %s: %w", s.Receipts, explain(err))
 	}
 	return nil
 }
@@ -228,7 +228,7 @@ func (s *Stores) lock() (release func(), err error) {
 	for {
 		err := s.makeReceipts()
 		if err != nil {
-			return nil, fmt.Errorf("note what is done: %w", explain(err))
+			return nil, fmt.Errorf("note what is done in %s: %w", s.Receipts, explain(err))
 		}
 		unlock, err := lockfile.Lock(filepath.Join(s.Receipts, lockName))
 		switch {

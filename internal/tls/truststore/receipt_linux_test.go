@@ -6,10 +6,14 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tunneld/tunneld/internal/isolate"
 	"github.com/tunneld/tunneld/internal/lockfile"
@@ -145,6 +149,78 @@ func TestLocked(t *testing.T) {
 	do(t, s, steps)
 	do(t, s, removal(t, s, nil))
 	nothing(t, s, cert)
+}
+
+// What users meet most is told in one sentence, which says nothing twice.
+func TestSentences(t *testing.T) {
+	needs(t, "trust", "certutil")
+	needsDebian(t)
+	if !isolate.Test(t) {
+		return
+	}
+	home := overlay(t)
+	cert := newRoot(t, "x")
+	machine, user := newStores(t, Machine, home), newStores(t, User, home)
+	steps := install(t, machine, cert, "a")
+	debian := steps[slices.IndexFunc(steps, func(s Step) bool { return s.Place.Kind == Debian })]
+	says := func(what, want string, err error) {
+		t.Helper()
+		if err == nil || err.Error() != want {
+			t.Errorf("%s:\n%v\nwant\n%s", what, err, want)
+		}
+		t.Log(err)
+	}
+	blocked := func(what, want string, s *Stores, kind Kind) {
+		t.Helper()
+		steps := install(t, s, cert, "a")
+		step := steps[slices.IndexFunc(steps, func(s Step) bool { return s.Place.Kind == kind })]
+		if step.Blocked+": "+step.Fix != want {
+			t.Errorf("%s:\n%s: %s\nwant\n%s", what, step.Blocked, step.Fix, want)
+		}
+		t.Log(step.Blocked)
+	}
+	const program, anchors = "/usr/sbin/update-ca-certificates", "/usr/local/share/ca-certificates"
+	good, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	write(t, program, "#!/bin/sh\necho update-ca-certificates: no luck today >&2; exit 3\n", 0o755)
+	says("a program that fails", "add the certificate to "+anchors+": update-ca-certificates: exit status 3: no luck today; nor could it be taken back: update-ca-certificates: exit status 3: no luck today", machine.Do(t.Context(), debian))
+	write(t, program, string(good), 0o755)
+	do(t, machine, removal(t, machine, nil))
+
+	small := t.TempDir()
+	mount(t, "tmpfs", small, "tmpfs", 0, "size=4k,mode=755")
+	write(t, filepath.Join(small, "full"), strings.Repeat("x", 4096), 0o644)
+	full := newStores(t, Machine, home)
+	full.Receipts = filepath.Join(small, "receipts")
+	says("no room for receipts", "add the certificate to "+anchors+": note what is done in "+full.Receipts+": the disk is full", full.Do(t.Context(), debian))
+	mount(t, small, anchors, "", unix.MS_BIND, "")
+	says("no room for the file", "add the certificate to "+anchors+": the disk is full", machine.Do(t.Context(), debian))
+
+	dir := newDatabase(t, filepath.Join(home, ".mozilla/firefox/x.default"))
+	browsers(user)
+	played := *user.programs
+	user.programs = &programs{run: played.run, find: func(name string) (string, error) {
+		if name == "certutil" {
+			return "", &exec.Error{Name: name, Err: exec.ErrNotFound}
+		}
+		return played.find(name)
+	}}
+	blocked("no certutil", "certutil, the program for such databases, is not installed: install the package libnss3-tools", user, NSS)
+	says("no certutil, done", "add the certificate to "+dir+": certutil, the program for such databases, is not installed: install the package libnss3-tools",
+		user.Do(t.Context(), Step{Action: Add, Place: Place{Kind: NSS, Path: dir, Scope: User}, Cert: cert}))
+	browsers(user)
+	write(t, filepath.Join(dir, "cert9.db"), "broken", 0o600)
+	blocked("a broken database", "list the certificates: certutil: exit status 255: function failed: SEC_ERROR_BAD_DATABASE: security library: bad database.: ", user, NSS)
+
+	if err := unix.Mount("", "/etc", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	blocked("read-only", "/etc/ssl/certs is on a file system that is read-only: make it writable, or put the certificate into the system's image", machine, Debian)
+	machine.Receipts = "/etc/receipts"
+	says("nothing can be noted", "note what is done in /etc/receipts: the file system is read-only", machine.Do(t.Context(), debian))
 }
 
 // On a full disk nothing is done that is not noted.

@@ -393,13 +393,21 @@ func (s *Stores) forget(ctx context.Context, fingerprint string) error {
 	return s.discard(fingerprint)
 }
 
-// explain says in words what users meet and can do something about.
+// explain says in words what users meet and can do something about. Where it was, whoever wraps it says.
 func explain(err error) error {
 	switch {
 	case errors.Is(err, syscall.EROFS):
-		return fmt.Errorf("the file system is read-only: %w", err)
+		return &explainedError{"the file system is read-only", err}
 	case errors.Is(err, syscall.ENOSPC):
-		return fmt.Errorf("the disk is full: %w", err)
+		return &explainedError{"the disk is full", err}
 	}
 	return err
 }
+
+type explainedError struct {
+	words string
+	err   error
+}
+
+func (e *explainedError) Error() string { return e.words }
+func (e *explainedError) Unwrap() error { return e.err }
