@@ -49,13 +49,13 @@ func TestUnlucky(t *testing.T) {
 			name: "the disk is full for root's receipts",
 			fail: "mkdir -p /var/lib/tunneld-trust; mount -t tmpfs -o size=4k,mode=755 full /var/lib/tunneld-trust; dd if=/dev/zero of=/var/lib/tunneld-trust/full 2>/dev/null || true",
 			mend: "umount /var/lib/tunneld-trust; rmdir /var/lib/tunneld-trust", command: []string{"sudo", "tunnelctl", "trust", "--only", "machine", "--yes"},
-			words: []string{"no space left"},
+			words: []string{"the disk is full"},
 		},
 		{
 			name: "the disk is full for the user's receipts",
 			fail: "install -d -m 700 -o dev -g dev " + stateDir + "/trust; mount -t tmpfs -o size=4k,mode=777 full " + stateDir + "/trust; dd if=/dev/zero of=" + stateDir + "/trust/full 2>/dev/null || true",
 			mend: "umount " + stateDir + "/trust; rmdir " + stateDir + "/trust", command: []string{"tunnelctl", "trust", "--yes"},
-			words: []string{"no space left"},
+			words: []string{"the disk is full"},
 		},
 		{
 			name: "/etc is read-only",

@@ -237,7 +237,7 @@ func (s *Stores) lock() (release func(), err error) {
 		case errors.Is(err, fs.ErrNotExist):
 			continue // another process has just removed the directory
 		case err != nil:
-			return nil, err
+			return nil, fmt.Errorf("note what is done in %s: %w", s.Receipts, explain(err))
 		}
 		return func() {
 			s.tidy()
