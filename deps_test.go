@@ -30,21 +30,20 @@ var mayImport = map[string][]string{
 
 	// The waist: north of forward.Backends everything speaks connections and
 	// names, south of it everything speaks Kubernetes.
-	"internal/forward":        {"sockdiag", "status"},
-	"internal/portforward":    {},
-	"internal/kube":           {"forward", "nearest", "portforward", "status"},
-	"internal/gateway":        {"forward", "status", "tls"},
-	"internal/dns":            {},
-	"internal/osdns":          {"osdns/dnsmasqconf", "osdns/hostsfile", "osdns/machine", "osdns/survey"},
-	"internal/lookup":         {"osdns/machine"},
-	"internal/rootapi":        {"osdns"},
-	"internal/claim":          {"rootapi", "osdns"},
-	"internal/tls":            {"suffix"},
-	"internal/tls/truststore": {"atomicfile", "lockfile"},
-	"internal/tls/verifiers":  {},
-	"internal/tls/caenv":      {"atomicfile"},
-	"internal/config":         {"atomicfile", "forward", "nearest", "suffix"},
-	"internal/localapi":       {"lockfile", "status"},
+	"internal/forward":       {"sockdiag", "status"},
+	"internal/portforward":   {},
+	"internal/kube":          {"forward", "nearest", "portforward", "status"},
+	"internal/gateway":       {"forward", "status", "tls"},
+	"internal/dns":           {},
+	"internal/osdns":         {"osdns/dnsmasqconf", "osdns/hostsfile", "osdns/machine", "osdns/survey"},
+	"internal/lookup":        {"osdns/machine"},
+	"internal/rootapi":       {"osdns"},
+	"internal/claim":         {"rootapi", "osdns"},
+	"internal/tls":           {"suffix"},
+	"internal/tls/verifiers": {},
+	"internal/tls/caenv":     {"atomicfile"},
+	"internal/config":        {"atomicfile", "forward", "nearest", "suffix"},
+	"internal/localapi":      {"lockfile", "status"},
 
 	// What osdns is made of. None of it knows what a claim is.
 	"internal/osdns/machine":     {},
@@ -52,8 +51,20 @@ var mayImport = map[string][]string{
 	"internal/osdns/dnsmasqconf": {"osdns/machine"},
 	"internal/osdns/survey":      {"osdns/dnsmasqconf", "osdns/machine"},
 
+	// What puts certificates into trust stores. Whoever has that done knows the first only, and whoever asks
+	// whether one is there held only. A kind of store knows nothing of plans, receipts, or other kinds.
+	"internal/tls/truststore":           {"atomicfile", "lockfile", "tls/truststore/java", "tls/truststore/keychain", "tls/truststore/nss", "tls/truststore/place", "tls/truststore/program", "tls/truststore/rootstore", "tls/truststore/system"},
+	"internal/tls/truststore/place":     {},
+	"internal/tls/truststore/program":   {},
+	"internal/tls/truststore/held":      {},
+	"internal/tls/truststore/system":    {"atomicfile", "tls/truststore/held", "tls/truststore/place", "tls/truststore/program"},
+	"internal/tls/truststore/nss":       {"tls/truststore/place", "tls/truststore/program"},
+	"internal/tls/truststore/java":      {"atomicfile", "tls/truststore/place", "tls/truststore/program"},
+	"internal/tls/truststore/keychain":  {"tls/truststore/place", "tls/truststore/program"},
+	"internal/tls/truststore/rootstore": {"tls/truststore/place"},
+
 	// Only the daemon knows them all.
-	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "rootapi", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "osdns/survey", "sockdiag", "statedir", "status", "tls", "tls/truststore"},
+	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "rootapi", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "osdns/survey", "sockdiag", "statedir", "status", "tls", "tls/truststore/held"},
 
 	"internal/demo": {}, // but for what is inside of it
 
@@ -77,6 +88,8 @@ var mustNotReach = []struct{ pkg, prefix, why string }{
 	{"cmd/tunneld-helper", "github.com/spf13/", "what runs as root is small, and has a handful of flags"},
 	{"cmd/tunneld-helper", "net/http", "what runs as root is small, and speaks to one socket"},
 	{"cmd/tunneld-helper", module + "/internal/lookup", "what runs as root asks nobody for names: whether they resolve is found out as the user"},
+	{"internal/daemon", module + "/internal/tls/truststore/program", "the daemon asks whether the CA is trusted; nothing of it changes a trust store"},
+	{"internal/tls/truststore/held", module + "/internal/", "the daemon asks again and again: no program is run, and nothing changed"},
 	{"internal/forward", "k8s.io/", "the data plane knows nothing of Kubernetes"},
 	{"internal/gateway", "k8s.io/", "the proxy reaches pods through forward.Backends"},
 	{"internal/config", "k8s.io/", "the file is not the cluster's"},

@@ -12,7 +12,6 @@ import (
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/status"
 	localtls "github.com/tunneld/tunneld/internal/tls"
-	"github.com/tunneld/tunneld/internal/tls/truststore"
 )
 
 const (
@@ -151,7 +150,7 @@ func (d *Daemon) tlsStatus() status.TLS {
 	root, now := d.ca.Root(), time.Now()
 	s := status.TLS{
 		Dir:         d.StateDir,
-		Fingerprint: truststore.Fingerprint(root),
+		Fingerprint: localtls.Fingerprint(root),
 		NotAfter:    root.NotAfter,
 		Permitted:   root.PermittedDNSDomains,
 		Renewed:     d.ca.Replaced(),

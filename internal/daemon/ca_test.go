@@ -19,7 +19,7 @@ import (
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/status"
 	localtls "github.com/tunneld/tunneld/internal/tls"
-	"github.com/tunneld/tunneld/internal/tls/truststore"
+	"github.com/tunneld/tunneld/internal/tls/truststore/held"
 )
 
 // A logBuffer keeps what was logged; it may be read meanwhile.
@@ -51,7 +51,7 @@ func withCA(t *testing.T) (*Daemon, *logBuffer) {
 	}
 	log := new(logBuffer)
 	d := &Daemon{
-		StateDir: dir, config: config.Default(), trust: truststore.System{Bundles: []string{bundle}},
+		StateDir: dir, config: config.Default(), trust: held.System{Bundles: []string{bundle}},
 		Log: slog.New(slog.NewTextHandler(log, nil)),
 	}
 	d.loadCA()

@@ -29,7 +29,7 @@ import (
 	"github.com/tunneld/tunneld/internal/statedir"
 	"github.com/tunneld/tunneld/internal/status"
 	localtls "github.com/tunneld/tunneld/internal/tls"
-	"github.com/tunneld/tunneld/internal/tls/truststore"
+	"github.com/tunneld/tunneld/internal/tls/truststore/held"
 )
 
 const (
@@ -80,7 +80,7 @@ type Daemon struct {
 	state    *statedir.Dir
 	ca       *localtls.CA
 	caErr    error
-	trust    truststore.System
+	trust    held.System
 	clusters *kube.Clusters
 	meters   *forward.Meters
 	ports    *forward.Set

@@ -194,7 +194,7 @@ func (ca *CA) RootPEM() []byte { return pemOf(ca.Root()) }
 func (ca *CA) Root() *x509.Certificate { return ca.live.Load().root }
 
 // Fingerprint is the SHA-256 of the root certificate, in hex.
-func (ca *CA) Fingerprint() string { return fingerprint(ca.Root()) }
+func (ca *CA) Fingerprint() string { return Fingerprint(ca.Root()) }
 
 // NotAfter is when the CA expires; nothing that it signs lives longer.
 func (ca *CA) NotAfter() time.Time { return ca.live.Load().end() }
@@ -217,7 +217,8 @@ func (ca *CA) Format(f fmt.State, _ rune) { io.WriteString(f, "local CA "+ca.Fin
 // LogValue is what Format writes.
 func (ca *CA) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(ca)) }
 
-func fingerprint(root *x509.Certificate) string {
+// Fingerprint is the SHA-256 of a root certificate, in hex.
+func Fingerprint(root *x509.Certificate) string {
 	sum := sha256.Sum256(root.Raw)
 	return hex.EncodeToString(sum[:])
 }

@@ -1,22 +1,20 @@
 package truststore
 
 import (
-	"context"
-	"fmt"
-	"path/filepath"
+	"github.com/tunneld/tunneld/internal/tls/truststore/nss"
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
+	"github.com/tunneld/tunneld/internal/tls/truststore/system"
 )
 
 // find returns the stores of the scope.
-func (s *Stores) find(context.Context) ([]store, error) {
-	var stores []store
-	if s.Scope == Machine {
-		if system := s.findSystem(); system != nil {
-			stores = append(stores, system)
-		}
-	} else {
-		stores = s.findNSS()
+func (s *Stores) find() ([]place.Store, error) {
+	var stores []place.Store
+	if s.Scope == User {
+		stores = s.browsers().Find()
+	} else if st := system.Find(s.root, s.program()); st != nil {
+		stores = append(stores, st)
 	}
-	java, err := s.findJava()
+	java, err := s.jdks().Find()
 	if err != nil {
 		return nil, err
 	}
@@ -24,28 +22,16 @@ func (s *Stores) find(context.Context) ([]store, error) {
 }
 
 // at returns the store at a place that a receipt or a step names, whether it is there or not.
-func (s *Stores) at(p Place) (store, error) {
+func (s *Stores) at(p Place) (place.Store, error) {
 	switch p.Kind {
-	case NSS:
-		if filepath.Base(p.Path) == profilesList {
-			return nil, fmt.Errorf("%s is no database", p.Path)
-		}
-		return s.nss(p.Path, p.Readers), nil
-	case Java:
-		return s.javaAt(p.Path)
+	case place.NSS:
+		return s.browsers().At(p)
+	case place.Java:
+		return s.jdks().At(p.Path)
 	}
-	for _, l := range layouts {
-		if l.kind != p.Kind {
-			continue
-		}
-		st, err := s.system(l)
-		if err != nil {
-			return nil, fmt.Errorf("the trust store is gone, or its program: %w", err)
-		}
-		if st.anchors != filepath.Clean(p.Path) {
-			return nil, fmt.Errorf("%s is not where such a trust store is", p.Path)
-		}
-		return st, nil
-	}
-	return nil, fmt.Errorf("%s is no kind of trust store of this system", p.Kind)
+	return system.At(p, s.root, s.program())
+}
+
+func (s *Stores) browsers() nss.Browsers {
+	return nss.Browsers{Home: s.Home, Getenv: s.getenv, Programs: s.program()}
 }

@@ -24,6 +24,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
+	"github.com/tunneld/tunneld/internal/tls/truststore/program"
 	"golang.org/x/sys/unix"
 )
 
@@ -115,7 +117,7 @@ func run(t *testing.T, name string, args ...string) string {
 func needs(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		if _, err := findProgram(name); err != nil {
+		if _, err := program.Find(name); err != nil {
 			t.Skipf("%s is not installed", name)
 		}
 	}
@@ -268,19 +270,19 @@ func actAndDie(plan string) int {
 			select {}
 		}
 	}
-	real := realPrograms()
-	played := programs{find: real.find, run: func(ctx context.Context, c command) ([]byte, error) {
-		if slices.Contains(c.args, "-L") || slices.Contains(c.args, "-K") || slices.Contains(c.args, "-list") {
-			return real.run(ctx, c)
+	real := program.Real()
+	played := program.Programs{Find: real.Find, Run: func(ctx context.Context, c program.Command) ([]byte, error) {
+		if slices.Contains(c.Args, "-L") || slices.Contains(c.Args, "-K") || slices.Contains(c.Args, "-list") {
+			return real.Run(ctx, c)
 		}
 		point("before")
-		out, err := real.run(ctx, c)
+		out, err := real.Run(ctx, c)
 		point("after")
 		return out, err
 	}}
 	s := &Stores{Scope: p.Scope, Home: p.Home, Receipts: p.Receipts, programs: &played, reached: point}
 	ctx := context.Background()
-	cert := certificate([]byte(p.Cert))
+	cert := place.Certificate([]byte(p.Cert))
 	var steps []Step
 	var err error
 	if p.Action == Add {
@@ -333,7 +335,7 @@ func killed(t *testing.T, s *Stores, cert *x509.Certificate, state func() any) {
 			if action == Remove {
 				do(t, s, install(t, s, cert, "source"))
 			}
-			died := die(t, killPlan{Action: action, Scope: s.Scope, Home: s.Home, Receipts: s.Receipts, Cert: string(encode(cert)), After: n})
+			died := die(t, killPlan{Action: action, Scope: s.Scope, Home: s.Home, Receipts: s.Receipts, Cert: string(place.Encode(cert)), After: n})
 			do(t, s, removal(t, s, nil))
 			what := fmt.Sprintf("%s killed at point %d", action, n)
 			same(t, what, before, state())

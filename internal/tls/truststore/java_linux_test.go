@@ -9,11 +9,15 @@ import (
 	"testing"
 
 	"github.com/tunneld/tunneld/internal/isolate"
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 )
+
+// password is the usual one of key stores.
+const password = "changeit"
 
 // newJDK makes a JDK below dir of the installed one's programs, with a key store of its own of that type: a
 // few certificates, and the password, which is the usual one if it is empty.
-func newJDK(t *testing.T, dir, kind, password string) (cacerts string) {
+func newJDK(t *testing.T, dir, kind, secret string) (cacerts string) {
 	t.Helper()
 	needs(t, "keytool", "java")
 	mkdir(t, filepath.Join(dir, "bin"))
@@ -22,12 +26,12 @@ func newJDK(t *testing.T, dir, kind, password string) (cacerts string) {
 	}
 	cacerts = filepath.Join(dir, "lib/security/cacerts")
 	mkdir(t, filepath.Dir(cacerts))
-	if password == "" {
-		password = javaPassword
+	if secret == "" {
+		secret = password
 	}
 	path := filepath.Join(t.TempDir(), "cert.pem")
-	write(t, path, string(encode(newRoot(t, "another"))), 0o644)
-	args := []string{"-importcert", "-noprompt", "-alias", "another", "-file", path, "-keystore", cacerts, "-storetype", strings.Fields(kind)[0], "-storepass", password}
+	write(t, path, string(place.Encode(newRoot(t, "another"))), 0o644)
+	args := []string{"-importcert", "-noprompt", "-alias", "another", "-file", path, "-keystore", cacerts, "-storetype", strings.Fields(kind)[0], "-storepass", secret}
 	if strings.HasSuffix(kind, " without password") {
 		args = append(args, "-J-Dkeystore.pkcs12.certProtectionAlgorithm=NONE", "-J-Dkeystore.pkcs12.macAlgorithm=NONE")
 	}
@@ -52,12 +56,12 @@ func TestJava(t *testing.T) {
 			entries, files := javaEntriesOf(t, cacerts), snapshot(t, cacerts, home)
 			cert := newRoot(t, "tunneld local root")
 			steps := install(t, s, cert, "a")
-			same(t, "steps", []string{"add java " + Fingerprint(cert)[:8]}, words(steps))
+			same(t, "steps", []string{"add java " + place.Fingerprint(cert)[:8]}, words(steps))
 			do(t, s, steps)
-			if now := strings.Join(javaEntriesOf(t, cacerts), "\n"); !strings.Contains(now, alias(Fingerprint(cert))+" "+Fingerprint(cert)) {
+			if now := strings.Join(javaEntriesOf(t, cacerts), "\n"); !strings.Contains(now, place.Alias(place.Fingerprint(cert))+" "+place.Fingerprint(cert)) {
 				t.Errorf("entries %s", now)
 			}
-			same(t, "steps when done", []string{"add java " + Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "a")))
+			same(t, "steps when done", []string{"add java " + place.Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "a")))
 			do(t, s, removal(t, s, nil))
 			same(t, "after removal", entries, javaEntriesOf(t, cacerts))
 			same(t, "files", files, snapshot(t, cacerts, home))
@@ -79,18 +83,18 @@ func TestEncryptedKeyStore(t *testing.T) {
 	home := t.TempDir()
 	newJDK(t, filepath.Join(home, ".jdks/own"), "PKCS12", "")
 	s := newStores(t, User, home)
-	stores, err := s.findJava()
+	stores, err := s.jdks().Find()
 	if err != nil || len(stores) != 1 {
 		t.Fatalf("stores %v, %v; want one", stores, err)
 	}
 	st, cert := stores[0], newRoot(t, "tunneld local root")
-	if got, err := st.look(t.Context(), cert); err != nil || got != absent {
+	if got, err := st.Look(t.Context(), cert); err != nil || got != place.Absent {
 		t.Errorf("at first: %v, %v", got, err)
 	}
-	if err := st.add(t.Context(), cert); err != nil {
+	if err := st.Add(t.Context(), cert); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := st.look(t.Context(), cert); err != nil || got != present {
+	if got, err := st.Look(t.Context(), cert); err != nil || got != place.Present {
 		t.Errorf("added: %v, %v", got, err)
 	}
 }
@@ -151,13 +155,13 @@ func TestFindJava(t *testing.T) {
 			}
 			return ""
 		}
-		stores, err := s.findJava()
+		stores, err := s.jdks().Find()
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got []string
 		for _, st := range stores {
-			p := st.place()
+			p := st.Place()
 			if p.Scope != tt.scope {
 				t.Errorf("%s has the scope %s; want %s", p.Path, p.Scope, tt.scope)
 			}
@@ -247,13 +251,13 @@ func TestJavaOfOthers(t *testing.T) {
 			prepare(t)
 			tt.change(t)
 			s := newStores(t, tt.scope, home)
-			st, err := s.javaAt(jdk + "/lib/security/cacerts")
+			st, err := s.jdks().At(jdk + "/lib/security/cacerts")
 			if err != nil {
 				t.Fatal(err)
 			}
 			cert := newRoot(t, "x")
 			steps := []Step{s.step(t.Context(), Add, st, cert), s.step(t.Context(), Remove, st, cert)}
-			_, searched := st.search(t.Context(), Fingerprint(cert))
+			_, searched := st.(place.Searcher).Search(t.Context(), place.Fingerprint(cert))
 			if searched == nil {
 				t.Error("a search says nothing of it")
 			}
@@ -320,7 +324,7 @@ func TestJavaKilled(t *testing.T) {
 	home := overlay(t)
 	newJDK(t, filepath.Join(home, ".jdks/own"), "JKS", "")
 	// Without Chromium's database there is this one store.
-	for _, name := range chromiumPrograms {
+	for _, name := range chromiums {
 		_ = os.Remove("/usr/bin/" + name)
 	}
 	s := newStores(t, User, home)
@@ -334,7 +338,7 @@ func TestJDKsOfThisMachine(t *testing.T) {
 		return
 	}
 	s := newStores(t, Machine, overlay(t))
-	stores, err := s.findJava()
+	stores, err := s.jdks().Find()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,46 +347,24 @@ func TestJDKsOfThisMachine(t *testing.T) {
 	}
 	cert := newRoot(t, "tunneld local root")
 	for _, st := range stores {
-		st := st.(*javaStore)
+		home := strings.TrimSuffix(st.Place().Path, "/lib/security/cacerts")
 		entries := func() string {
-			out, err := exec.Command(st.keytool(), "-list", "-cacerts", "-storepass", javaPassword).Output()
+			out, err := exec.Command(filepath.Join(home, "bin/keytool"), "-list", "-cacerts", "-storepass", password).Output()
 			if err != nil {
-				t.Fatalf("%s: %v: %s", st.home, err, out)
+				t.Fatalf("%s: %v: %s", home, err, out)
 			}
-			return fmt.Sprint(strings.Count(string(out), "trustedCertEntry"), strings.Contains(string(out), alias(Fingerprint(cert))))
+			return fmt.Sprint(strings.Count(string(out), "trustedCertEntry"), strings.Contains(string(out), place.Alias(place.Fingerprint(cert))))
 		}
 		before := entries()
 		do(t, s, []Step{s.step(t.Context(), Add, st, cert)})
 		if now := entries(); !strings.HasSuffix(now, "true") {
-			t.Errorf("%s: %s entries", st.home, now)
+			t.Errorf("%s: %s entries", home, now)
 		}
 		do(t, s, []Step{s.step(t.Context(), Remove, st, cert)})
 		if now := entries(); now != before {
-			t.Errorf("%s: %s entries; want %s", st.home, now, before)
+			t.Errorf("%s: %s entries; want %s", home, now, before)
 		}
-		t.Log(st.home, before)
+		t.Log(home, before)
 	}
 	nothing(t, s, cert)
-}
-
-func TestParseJava(t *testing.T) {
-	a, b := newRoot(t, "a"), newRoot(t, "b")
-	out := "Keystore type: JKS\nYour keystore contains 2 entries\n\nAlias name: debian:a.pem\nCreation date: Nov 26, 2026\nEntry type: trustedCertEntry\n\n" +
-		string(encode(a)) + "\n\n*******\n\nAlias name: b c\nEntry type: trustedCertEntry\n\n" + string(encode(b))
-	var got []string
-	for _, e := range parseJava(out) {
-		got = append(got, e.alias+" "+Fingerprint(e.cert))
-	}
-	same(t, "entries", []string{"debian:a.pem " + Fingerprint(a), "b c " + Fingerprint(b)}, got)
-}
-
-func FuzzParseJava(f *testing.F) {
-	f.Add("Alias name: x\nEntry type: trustedCertEntry\n\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-	f.Fuzz(func(t *testing.T, out string) {
-		for _, e := range parseJava(out) {
-			if strings.Contains(e.alias, "\n") {
-				t.Errorf("alias %q", e.alias)
-			}
-		}
-	})
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tunneld/tunneld/internal/isolate"
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
+	"github.com/tunneld/tunneld/internal/tls/truststore/program"
 )
 
 // newDatabase makes one as browsers do, and returns its directory.
@@ -31,26 +34,29 @@ func newDatabase(t *testing.T, dir string, args ...string) string {
 func put(t *testing.T, dir, nick, trust string, cert *x509.Certificate) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "cert.pem")
-	write(t, path, string(encode(cert)), 0o600)
+	write(t, path, string(place.Encode(cert)), 0o600)
 	run(t, "certutil", "-A", "-d", "sql:"+dir, "-n", nick, "-t", trust, "-i", path)
 }
+
+var (
+	// A line of certutil's list: a nickname, and what it is trusted for.
+	listed = regexp.MustCompile(`^(.*\S) +[a-zA-Z]*,[a-zA-Z]*,[a-zA-Z]*\s*$`)
+	// What it says of a certificate: the fingerprint, and what it is trusted for as a TLS server's or its CA's.
+	described = regexp.MustCompile(`Fingerprint \(SHA-256\):\n([0-9A-F: \n]+)\n(?s:.*?) SSL Flags:\n((?: {12}.*\n)*)`)
+)
 
 // entriesOf are all entries of a database, by certutil's word.
 func entriesOf(t *testing.T, dir string) []string {
 	t.Helper()
-	s := &nssStore{dir: dir, programs: realPrograms()}
 	entries := []string{}
-	nicks, err := s.nicks(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, nick := range nicks {
-		of, err := s.entries(t.Context(), nick)
-		if err != nil {
-			t.Fatal(err)
+	for line := range strings.Lines(run(t, "certutil", "-L", "-d", "sql:"+dir)) {
+		list := listed.FindStringSubmatch(line)
+		if list == nil || slices.ContainsFunc(entries, func(e string) bool { return strings.HasPrefix(e, list[1]+" ") }) {
+			continue
 		}
-		for _, e := range of {
-			entries = append(entries, e.nick+" "+e.fingerprint+" "+strings.Join(e.flags, ","))
+		for _, one := range described.FindAllStringSubmatch(run(t, "certutil", "-L", "-d", "sql:"+dir, "-n", list[1]), -1) {
+			fingerprint := strings.ToLower(strings.NewReplacer(":", "", " ", "", "\n", "").Replace(one[1]))
+			entries = append(entries, list[1]+" "+fingerprint+" "+strings.Join(strings.Fields(strings.ReplaceAll(one[2], " CA", "-CA")), ","))
 		}
 	}
 	slices.Sort(entries)
@@ -66,17 +72,24 @@ func profile(t *testing.T) (home, dir string) {
 	return home, dir
 }
 
+// chromiums are the browsers that have a database made.
+var chromiums = []string{
+	"chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "brave-browser", "microsoft-edge", "vivaldi",
+}
+
+const chromiumReaders = "Chromium, Chrome, Brave, Edge, Vivaldi"
+
 // browsers leaves out Chromium, which has a database to be made if it is installed.
 func browsers(s *Stores, names ...string) {
-	real := realPrograms()
-	s.programs = &programs{run: real.run, find: func(name string) (string, error) {
+	real := program.Real()
+	s.programs = &program.Programs{Run: real.Run, Find: func(name string) (string, error) {
 		if slices.Contains(names, name) {
 			return "/usr/bin/" + name, nil
 		}
-		if slices.Contains(chromiumPrograms[:], name) {
+		if slices.Contains(chromiums, name) {
 			return "", &exec.Error{Name: name, Err: exec.ErrNotFound}
 		}
-		return real.find(name)
+		return real.Find(name)
 	}}
 }
 
@@ -90,13 +103,13 @@ func TestDatabase(t *testing.T) {
 
 	cert := newRoot(t, "tunneld local root")
 	steps := install(t, s, cert, "a")
-	same(t, "steps", []string{"add nss " + Fingerprint(cert)[:8]}, words(steps))
+	same(t, "steps", []string{"add nss " + place.Fingerprint(cert)[:8]}, words(steps))
 	do(t, s, steps)
-	want := append(slices.Clone(before), "tunneld local root "+Fingerprint(cert)+" Valid CA,Trusted CA")
+	want := append(slices.Clone(before), "tunneld local root "+place.Fingerprint(cert)+" Valid-CA,Trusted-CA")
 	slices.Sort(want)
 	same(t, "entries", want, entriesOf(t, dir))
 	steps = install(t, s, cert, "a")
-	same(t, "steps when done", []string{"add nss " + Fingerprint(cert)[:8] + " done"}, words(steps))
+	same(t, "steps when done", []string{"add nss " + place.Fingerprint(cert)[:8] + " done"}, words(steps))
 	do(t, s, steps)
 	same(t, "entries of twice", want, entriesOf(t, dir))
 
@@ -125,7 +138,7 @@ func TestSameNickname(t *testing.T) {
 			s := newStores(t, User, home)
 			browsers(s)
 			other, cert := newRoot(t, tt.subject), newRoot(t, "tunneld local root")
-			want := []string{"tunneld local root " + Fingerprint(other) + map[string]string{"p,,": " Terminal Record", "C,,": " Valid CA,Trusted CA"}[tt.trust]}
+			want := []string{"tunneld local root " + place.Fingerprint(other) + map[string]string{"p,,": " Terminal,Record", "C,,": " Valid-CA,Trusted-CA"}[tt.trust]}
 			if !tt.later {
 				put(t, dir, "tunneld local root", tt.trust, other)
 			}
@@ -136,7 +149,7 @@ func TestSameNickname(t *testing.T) {
 			if now := entriesOf(t, dir); len(now) != 2 {
 				t.Errorf("entries %v; want both", now)
 			}
-			same(t, "then", []string{"add nss " + Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "a")))
+			same(t, "then", []string{"add nss " + place.Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "a")))
 			do(t, s, removal(t, s, nil))
 			same(t, "after removal", want, entriesOf(t, dir))
 			nothing(t, s, cert)
@@ -162,7 +175,7 @@ func TestOtherNickname(t *testing.T) {
 	before := entriesOf(t, dir)
 	cert := newRoot(t, "tunneld local root")
 	put(t, dir, "as I like", "C,,", cert)
-	same(t, "steps", []string{"add nss " + Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "a")))
+	same(t, "steps", []string{"add nss " + place.Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "a")))
 	do(t, s, removal(t, s, cert))
 	same(t, "after removal", before, entriesOf(t, dir))
 }
@@ -180,7 +193,7 @@ func TestNicknameWithBlanks(t *testing.T) {
 			put(t, dir, "tunneld local root  ", "C,,", other)
 			same(t, "nothing", []string{}, words(removal(t, s, cert)))
 			do(t, s, install(t, s, cert, "a"))
-			same(t, "installed", []string{"add nss " + Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "a")))
+			same(t, "installed", []string{"add nss " + place.Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "a")))
 			do(t, s, removal(t, s, nil))
 			nothing(t, s, cert)
 
@@ -189,12 +202,12 @@ func TestNicknameWithBlanks(t *testing.T) {
 			do(t, s, removal(t, s, cert))
 			nothing(t, s, cert)
 			out := run(t, "certutil", "-L", "-d", "sql:"+dir, "-n", "tunneld local root  ")
-			if e := parseEntries("", out); len(e) != 1 || e[0].fingerprint != Fingerprint(other) || !e[0].trusted() {
-				t.Errorf("the other's is now %+v", e)
+			if e := described.FindAllStringSubmatch(out, -1); len(e) != 1 || !strings.Contains(e[0][2], "Trusted CA") {
+				t.Errorf("the other's is now %v", e)
 			}
 			// Where a receipt cannot be read, by the fingerprint alone.
 			do(t, s, install(t, s, cert, "a"))
-			write(t, s.receiptPath(Fingerprint(cert)), "", 0o600)
+			write(t, s.receiptPath(place.Fingerprint(cert)), "", 0o600)
 			do(t, s, removal(t, s, nil))
 			nothing(t, s, cert)
 		})
@@ -241,12 +254,12 @@ func TestFailedAddKeepsTheEntry(t *testing.T) {
 			before := entriesOf(t, dir)
 			real := *s.programs
 			broken := errors.New("broken")
-			s.programs = &programs{find: real.find, run: func(ctx context.Context, c command) ([]byte, error) {
-				if !slices.Contains(c.args, "-A") {
-					return real.run(ctx, c)
+			s.programs = &program.Programs{Find: real.Find, Run: func(ctx context.Context, c program.Command) ([]byte, error) {
+				if !slices.Contains(c.Args, "-A") {
+					return real.Run(ctx, c)
 				}
 				if tt.did {
-					if _, err := real.run(ctx, c); err != nil {
+					if _, err := real.Run(ctx, c); err != nil {
 						t.Error(err)
 					}
 				}
@@ -290,7 +303,7 @@ func TestDatabaseIsBlocked(t *testing.T) {
 	cert := newRoot(t, "tunneld local root")
 	t.Run("no certutil", func(t *testing.T) {
 		s := newStores(t, User, home)
-		s.programs = &programs{find: func(name string) (string, error) {
+		s.programs = &program.Programs{Find: func(name string) (string, error) {
 			if name == "dnf" {
 				return "/usr/bin/dnf", nil
 			}
@@ -322,11 +335,11 @@ func TestDatabaseIsBlocked(t *testing.T) {
 		s := newStores(t, User, home)
 		browsers(s)
 		real := *s.programs
-		s.programs = &programs{find: real.find, run: func(ctx context.Context, c command) ([]byte, error) {
-			if slices.Contains(c.args, "-A") {
+		s.programs = &program.Programs{Find: real.Find, Run: func(ctx context.Context, c program.Command) ([]byte, error) {
+			if slices.Contains(c.Args, "-A") {
 				return nil, errors.Join(errors.New("certutil has not ended"), context.DeadlineExceeded)
 			}
-			return real.run(ctx, c)
+			return real.Run(ctx, c)
 		}}
 		if err := s.Do(t.Context(), install(t, s, cert, "a")[0]); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v; want that it did not end", err)
@@ -407,7 +420,7 @@ func TestChromiumsDatabaseIsMade(t *testing.T) {
 			}
 			same(t, "planned", before, snapshot(t, "", home))
 			do(t, s, steps)
-			same(t, "entries", []string{"tunneld local root " + Fingerprint(cert) + " Valid CA,Trusted CA"}, entriesOf(t, dir))
+			same(t, "entries", []string{"tunneld local root " + place.Fingerprint(cert) + " Valid-CA,Trusted-CA"}, entriesOf(t, dir))
 			if tt.between != nil {
 				tt.between(t, dir)
 			}
@@ -443,8 +456,8 @@ func TestFindNSS(t *testing.T) {
 	s := newStores(t, User, home)
 	browsers(s, "chromium")
 	var got []string
-	for _, st := range s.findNSS() {
-		p := st.place()
+	for _, st := range s.browsers().Find() {
+		p := st.Place()
 		got = append(got, strings.TrimPrefix(p.Path, home+"/")+": "+p.Readers)
 	}
 	same(t, "found", []string{
@@ -508,70 +521,5 @@ func TestOneOfThemIsBroken(t *testing.T) {
 			do(t, s, rest(removal(t, s, cert)))
 			same(t, "entries", []string{}, entriesOf(t, dir))
 		})
-	}
-}
-
-func TestParseProfiles(t *testing.T) {
-	for _, tt := range []struct {
-		name, data string
-		want       []string
-	}{
-		{"empty", "", nil},
-		{"of 153", "[Profile1]\nName=default\nIsRelative=1\nPath=t.default\nDefault=1\n\n[Profile0]\nName=default-esr\nIsRelative=1\nPath=4.default-esr\n\n[General]\nStartWithLastProfile=1\nVersion=2\n\n[Install3B]\nDefault=4.default-esr\nLocked=1\n",
-			[]string{"/ff/t.default", "/ff/4.default-esr"}},
-		{"absolute", "[Profile0]\r\nIsRelative=0\r\nPath=/data/profile\r\n", []string{"/data/profile"}},
-		{"path before", "[Profile0]\nPath=/data/profile\nIsRelative=0", []string{"/data/profile"}},
-		{"absolute by mistake", "[Profile0]\nPath=data/profile\nIsRelative=0", nil},
-		{"no profile", "[Install0]\nPath=x\n", nil},
-		{"not a list", "\x00[[[=Path=\n", nil},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			same(t, "profiles", tt.want, parseProfiles("/ff", tt.data))
-		})
-	}
-}
-
-func FuzzParseProfiles(f *testing.F) {
-	f.Add("[Profile0]\nIsRelative=1\nPath=x\n")
-	f.Fuzz(func(t *testing.T, data string) {
-		for _, path := range parseProfiles("/ff", data) {
-			if !filepath.IsAbs(path) || path != filepath.Clean(path) {
-				t.Errorf("path %q", path)
-			}
-		}
-	})
-}
-
-func FuzzParseCertutil(f *testing.F) {
-	f.Add("\nCertificate Nickname                         Trust Attributes\n                     SSL,S/MIME,JAR/XPI\n\na b                                   C,,  \n")
-	f.Add("    Fingerprint (SHA-256):\n        F2:1C\n    Certificate Trust Flags:\n        SSL Flags:\n            Trusted CA\n        Email Flags:\n            Valid CA\n")
-	f.Fuzz(func(t *testing.T, out string) {
-		for _, nick := range parseNicks(out) {
-			if nick == "" || strings.Contains(nick, "\n") {
-				t.Errorf("nickname %q", nick)
-			}
-		}
-		parseEntries("x", out)
-	})
-}
-
-func TestParseNicks(t *testing.T) {
-	out := "\nCertificate Nickname                                         Trust Attributes\n" +
-		"                                                             SSL,S/MIME,JAR/XPI\n\n" +
-		"tunneld local root                                           C,,  \n" +
-		"tunneld local root                                           C,,  \n" +
-		"a name, with, commas                                         ,,   \n" +
-		"key                                                          u,u,u\n"
-	same(t, "nicknames", []string{"tunneld local root", "a name, with, commas", "key"}, parseNicks(out))
-}
-
-// A certificate cannot say that it is another one.
-func TestParseEntries(t *testing.T) {
-	out := "Certificate:\n    Data:\n        Subject: \"CN=Fingerprint (SHA-256):\"\n    Fingerprint (SHA-256):\n        AA:BB\n    Fingerprint (SHA1):\n        CC\n\n" +
-		"    Certificate Trust Flags:\n        SSL Flags:\n            Valid CA\n            Trusted CA\n        Email Flags:\n            Terminal Record\n" +
-		"Certificate:\n    Fingerprint (SHA-256):\n        DD\n    Certificate Trust Flags:\n        SSL Flags:\n        Email Flags:\n            Trusted CA\n"
-	got := parseEntries("n", out)
-	if len(got) != 2 || got[0].fingerprint != "aabb" || !got[0].trusted() || got[1].fingerprint != "dd" || got[1].trusted() || len(got[1].flags) != 0 {
-		t.Errorf("entries %+v", got)
 	}
 }

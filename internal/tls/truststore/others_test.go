@@ -1,6 +1,7 @@
 package truststore
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -9,11 +10,11 @@ import (
 	"errors"
 	"math/big"
 	"os"
-	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 )
 
 // playedRoot makes a root certificate. All have the same name.
@@ -41,66 +42,102 @@ func playedRoot(t testing.TB) *x509.Certificate {
 	return cert
 }
 
+// A playedStore has one certificate, or a part of one.
+type playedStore struct {
+	there place.Presence
+	// fails is the error of Add, which does its work nevertheless.
+	fails    error
+	restored bool
+}
+
+func (p *playedStore) Place() Place { return Place{Kind: "played", Path: "/played", Scope: User} }
+
+func (p *playedStore) Look(context.Context, *x509.Certificate) (place.Presence, error) {
+	return p.there, nil
+}
+
+func (p *playedStore) Ready(context.Context, Action, *x509.Certificate) error { return nil }
+
+func (p *playedStore) Add(context.Context, *x509.Certificate) error {
+	p.there = place.Present
+	return p.fails
+}
+
+func (p *playedStore) Remove(context.Context, *x509.Certificate) error {
+	p.there = place.Absent
+	return nil
+}
+
+func (p *playedStore) Before(context.Context, *x509.Certificate) (func(context.Context) error, error) {
+	was := p.there
+	return func(context.Context) error {
+		p.there, p.restored = was, true
+		return nil
+	}, nil
+}
+
+func (p *playedStore) Asks(action Action) string { return "asks to " + string(action) }
+
 // The plan says what the system will ask, and only where it will.
 func TestPlanSaysWhatIsAsked(t *testing.T) {
-	cert, mac := playedRoot(t), playSecurity(t)
+	cert, store := playedRoot(t), new(playedStore)
 	mine := &Stores{Scope: User, Home: t.TempDir()}
-	roots := playedRoots(map[Scope][][]byte{})
-	for _, store := range []interface {
-		store
-		asker
-	}{mac.keychain(User), rootStore{User, roots}} {
-		step := mine.step(t.Context(), Add, store, cert)
-		if want := store.asks(Add); step.Asks != want || want == "" || step.Blocked != "" {
-			t.Errorf("to add: %+v; want that it asks %q", step, want)
-		}
-		if err := store.add(t.Context(), cert); err != nil {
+	if runtime.GOOS == "windows" {
+		home, err := os.UserHomeDir()
+		if err != nil {
 			t.Fatal(err)
 		}
-		if step := mine.step(t.Context(), Add, store, cert); step.Asks != "" || !step.Done {
-			t.Errorf("it is there, and: %+v", step)
-		}
-		if step := mine.step(t.Context(), Remove, store, cert); step.Asks == "" || step.Asks != store.asks(Remove) {
-			t.Errorf("to remove: %+v; want what it asks", step)
-		}
+		mine.Home = home
 	}
-	if asks := (rootStore{Machine, roots}).asks(Add); asks != "" {
-		t.Errorf("Windows asks %q before it changes the machine's store; want nothing", asks)
+	for _, tt := range []struct {
+		there  place.Presence
+		action Action
+		asks   string
+	}{
+		{place.Absent, Add, "asks to add"},
+		{place.Partly, Add, "asks to add"},
+		{place.Present, Add, ""},
+		{place.Present, Remove, "asks to remove"},
+		{place.Absent, Remove, ""},
+	} {
+		store.there = tt.there
+		if step := mine.step(t.Context(), tt.action, store, cert); step.Asks != tt.asks || step.Blocked != "" || step.Done != (tt.asks == "") {
+			t.Errorf("to %s: %+v; want that it asks %q", tt.action, step, tt.asks)
+		}
 	}
 	others := &Stores{Scope: User, Home: "/nowhere"}
-	if step := others.step(t.Context(), Remove, rootStore{User, roots}, cert); step.Asks != "" || step.Blocked == "" {
+	if step := others.step(t.Context(), Remove, store, cert); step.Asks != "" || step.Blocked == "" {
 		t.Errorf("in another's home: %+v; want that it is blocked, and asks nothing", step)
 	}
 }
 
 // An add that fails takes back what it has done, and not what somebody had put there.
 func TestFailedAddKeepsWhatWasThere(t *testing.T) {
-	no := func() error { return errExit }
+	broken := errors.New("broken")
 	for _, tt := range []struct {
-		name   string
-		before func(*playedSecurity, *x509.Certificate)
-		fail   func(*playedSecurity)
+		name     string
+		before   place.Presence
+		noted    bool
+		want     place.Presence
+		restored bool
 	}{
-		{"nothing", func(*playedSecurity, *x509.Certificate) {}, func(p *playedSecurity) { p.dialog = no }},
-		{"kept", func(p *playedSecurity, c *x509.Certificate) { p.keychains[userLogin] = [][]byte{c.Raw} }, func(p *playedSecurity) { p.dialog = no }},
-		{"trusted for something else", func(p *playedSecurity, c *x509.Certificate) {
-			p.settings["user"] = map[string]string{appleHash(c.Raw): "<array><dict><key>kSecTrustSettingsResult</key><integer>3</integer></dict></array>"}
-		}, func(p *playedSecurity) { p.dialog = no }},
+		{"nothing", place.Absent, false, place.Absent, false},
+		{"a part, by hand", place.Partly, false, place.Partly, true},
+		{"a part, ours", place.Partly, true, place.Absent, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			mac, cert := playSecurity(t), playedRoot(t)
-			tt.before(mac, cert)
-			before := mac.state()
-			tt.fail(mac)
-			s := &Stores{Scope: User, Home: t.TempDir(), Receipts: filepath.Join(t.TempDir(), "receipts")}
-			if err := os.Mkdir(s.Receipts, 0o700); err != nil {
-				t.Fatal(err)
+			cert, store := playedRoot(t), &playedStore{there: tt.before, fails: broken}
+			s := &Stores{Scope: User, Home: t.TempDir(), Receipts: t.TempDir()}
+			if tt.noted {
+				if err := s.note(cert, "", noted{Place: store.Place()}); err != nil {
+					t.Fatal(err)
+				}
 			}
-			if err := s.add(t.Context(), mac.keychain(User), Step{Action: Add, Cert: cert}); !errors.Is(err, errExit) {
-				t.Errorf("error %v; want that of the program", err)
+			if err := s.add(t.Context(), store, Step{Action: Add, Cert: cert}); !errors.Is(err, broken) {
+				t.Errorf("error %v; want %v", err, broken)
 			}
-			if diff := cmp.Diff(before, mac.state()); diff != "" {
-				t.Errorf("afterwards (-before +after):\n%s", diff)
+			if store.there != tt.want || store.restored != tt.restored {
+				t.Errorf("there is %d, restored %v; want %d, %v", store.there, store.restored, tt.want, tt.restored)
 			}
 			if _, noted := s.record(Fingerprint(cert)); noted {
 				t.Error("the receipt is still there")

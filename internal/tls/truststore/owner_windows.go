@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 	"golang.org/x/sys/windows"
 )
 
@@ -15,16 +16,16 @@ func (s *Stores) mayAct() error {
 	token := windows.GetCurrentProcessToken()
 	if s.Scope == Machine {
 		if !token.IsElevated() {
-			return &blockedError{"it takes an administrator", `run this in a terminal that was started with "Run as administrator"`}
+			return place.Blocked("it takes an administrator", `run this in a terminal that was started with "Run as administrator"`)
 		}
 		return nil
 	}
 	profile, err := token.GetUserProfileDirectory()
 	if err != nil {
-		return &blockedError{fmt.Sprintf("whose process this is cannot be found out: %v", err), ""}
+		return place.Blocked(fmt.Sprintf("whose process this is cannot be found out: %v", err), "")
 	}
 	if !strings.EqualFold(filepath.Clean(profile), filepath.Clean(s.Home)) {
-		return &blockedError{fmt.Sprintf("%s belongs to another user", s.Home), "run this as its owner, not as administrator"}
+		return place.Blocked(fmt.Sprintf("%s belongs to another user", s.Home), "run this as its owner, not as administrator")
 	}
 	return nil
 }

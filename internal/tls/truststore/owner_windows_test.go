@@ -5,6 +5,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 	"golang.org/x/sys/windows"
 )
 
@@ -16,8 +17,8 @@ func TestMayAct(t *testing.T) {
 	if err := (&Stores{Scope: User, Home: home}).mayAct(); err != nil {
 		t.Errorf("in this user's home: %v", err)
 	}
-	var blocked *blockedError
-	if err := (&Stores{Scope: User, Home: home + "2"}).mayAct(); !errors.As(err, &blocked) || blocked.fix == "" {
+	var blocked *place.BlockedError
+	if err := (&Stores{Scope: User, Home: home + "2"}).mayAct(); !errors.As(err, &blocked) || blocked.Fix == "" {
 		t.Errorf("in another user's home: %v; want why not, and what to do", err)
 	}
 	elevated := windows.GetCurrentProcessToken().IsElevated()

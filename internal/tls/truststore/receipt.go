@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/atomicfile"
 	"github.com/tunneld/tunneld/internal/lockfile"
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 )
 
 // A receipt says where a certificate may be, on disk before anything is done. Its
@@ -72,7 +72,7 @@ func samePlace(a, b Place) bool { return a.Kind == b.Kind && a.Path == b.Path &&
 func parseReceipt(fingerprint string, data []byte) (record, error) {
 	r := record{fingerprint: fingerprint, all: true}
 	err := json.Unmarshal(data, &r.receipt)
-	if cert := certificate([]byte(r.Certificate)); cert != nil && Fingerprint(cert) == fingerprint {
+	if cert := place.Certificate([]byte(r.Certificate)); cert != nil && place.Fingerprint(cert) == fingerprint {
 		r.cert = cert
 	}
 	switch {
@@ -87,26 +87,6 @@ func parseReceipt(fingerprint string, data []byte) (record, error) {
 	}
 	r.receipt = receipt{Source: r.Source}
 	return r, err
-}
-
-// certificate is the one that is alone in PEM; nil if that is not what it is.
-func certificate(data []byte) *x509.Certificate {
-	block, rest := pem.Decode(data)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return nil
-	}
-	if next, _ := pem.Decode(rest); next != nil {
-		return nil
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil
-	}
-	return cert
-}
-
-func encode(cert *x509.Certificate) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
 }
 
 func (s *Stores) receiptPath(fingerprint string) string {
@@ -154,7 +134,7 @@ func (s *Stores) record(fingerprint string) (r record, ok bool) {
 // note adds a place to a certificate's receipt, before anything is done there. What was
 // made for it stays noted.
 func (s *Stores) note(cert *x509.Certificate, source string, n noted) error {
-	fingerprint := Fingerprint(cert)
+	fingerprint := place.Fingerprint(cert)
 	r, ok := s.record(fingerprint)
 	if r.all {
 		// What it said is not known. It stays as it is, so that all places are looked
@@ -162,7 +142,7 @@ func (s *Stores) note(cert *x509.Certificate, source string, n noted) error {
 		return nil
 	}
 	if !ok {
-		r.receipt = receipt{Certificate: string(encode(cert)), Source: source}
+		r.receipt = receipt{Certificate: string(place.Encode(cert)), Source: source}
 	}
 	if source != "" {
 		r.Source = source
@@ -318,18 +298,4 @@ func (s *Stores) tidy() {
 	}
 	_ = os.Remove(filepath.Join(s.Receipts, lockName))
 	s.removeReceipts()
-}
-
-// certificates are those in PEM, whatever else there is.
-func certificates(data []byte) []*x509.Certificate {
-	var certs []*x509.Certificate
-	for {
-		var block *pem.Block
-		if block, data = pem.Decode(data); block == nil {
-			return certs
-		}
-		if cert, err := x509.ParseCertificate(block.Bytes); err == nil {
-			certs = append(certs, cert)
-		}
-	}
 }

@@ -17,6 +17,8 @@ import (
 
 	"github.com/tunneld/tunneld/internal/isolate"
 	"github.com/tunneld/tunneld/internal/lockfile"
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
+	"github.com/tunneld/tunneld/internal/tls/truststore/program"
 )
 
 func TestReceipt(t *testing.T) {
@@ -25,7 +27,7 @@ func TestReceipt(t *testing.T) {
 	browsers(s)
 	cert := newRoot(t, "tunneld local root")
 	do(t, s, install(t, s, cert, "/state"))
-	data, err := os.ReadFile(filepath.Join(s.Receipts, Fingerprint(cert)+".json"))
+	data, err := os.ReadFile(filepath.Join(s.Receipts, place.Fingerprint(cert)+".json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,10 +36,10 @@ func TestReceipt(t *testing.T) {
 		t.Fatal(err)
 	}
 	same(t, "receipt", receipt{
-		Version: 1, Certificate: string(encode(cert)), Source: "/state",
-		Places: []noted{{Place: Place{Kind: NSS, Path: dir, Scope: User, Readers: "Firefox, profile x.default"}}},
+		Version: 1, Certificate: string(place.Encode(cert)), Source: "/state",
+		Places: []noted{{Place: Place{Kind: place.NSS, Path: dir, Scope: User, Readers: "Firefox, profile x.default"}}},
 	}, got)
-	for path, mode := range map[string]os.FileMode{s.Receipts: 0o700, s.receiptPath(Fingerprint(cert)): 0o600} {
+	for path, mode := range map[string]os.FileMode{s.Receipts: 0o700, s.receiptPath(place.Fingerprint(cert)): 0o600} {
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v, %v; want %v", path, info.Mode(), err, mode)
 		}
@@ -57,7 +59,7 @@ func TestReceiptIsNarrowed(t *testing.T) {
 		t.Fatalf("steps %v; want two", words(steps))
 	}
 	do(t, s, steps[:1])
-	r, ok := s.record(Fingerprint(cert))
+	r, ok := s.record(place.Fingerprint(cert))
 	if !ok || len(r.Places) != 1 || r.Places[0].Path != second {
 		t.Errorf("receipt %+v; want one place left", r)
 	}
@@ -90,7 +92,7 @@ func TestDamagedReceipts(t *testing.T) {
 			before := entriesOf(t, dir)
 			cert := newRoot(t, "tunneld local root")
 			do(t, s, install(t, s, cert, "a"))
-			path := s.receiptPath(Fingerprint(cert))
+			path := s.receiptPath(place.Fingerprint(cert))
 			data, err := os.ReadFile(path)
 			if err != nil {
 				t.Fatal(err)
@@ -99,7 +101,7 @@ func TestDamagedReceipts(t *testing.T) {
 			var log bytes.Buffer
 			s.Log = slog.New(slog.NewTextHandler(&log, nil))
 			steps := removal(t, s, nil)
-			same(t, "steps", []string{"remove nss " + Fingerprint(cert)[:8], "remove receipt " + Fingerprint(cert)[:8]}, words(steps))
+			same(t, "steps", []string{"remove nss " + place.Fingerprint(cert)[:8], "remove receipt " + place.Fingerprint(cert)[:8]}, words(steps))
 			if !strings.Contains(log.String(), tt.warn) {
 				t.Errorf("log %s; want %q in it", &log, tt.warn)
 			}
@@ -122,12 +124,12 @@ func TestSuperseded(t *testing.T) {
 	do(t, s, install(t, s, old, "/state"))
 	do(t, s, install(t, s, others, "/other/state"))
 	steps := install(t, s, cert, "/state")
-	same(t, "steps", []string{"add nss " + Fingerprint(cert)[:8], "remove nss " + Fingerprint(old)[:8]}, words(steps))
+	same(t, "steps", []string{"add nss " + place.Fingerprint(cert)[:8], "remove nss " + place.Fingerprint(old)[:8]}, words(steps))
 	do(t, s, steps)
 	if now := entriesOf(t, dir); len(now) != 2 {
 		t.Errorf("entries %v; want the new one and the other's", now)
 	}
-	same(t, "again", []string{"add nss " + Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "/state")))
+	same(t, "again", []string{"add nss " + place.Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "/state")))
 	do(t, s, removal(t, s, nil))
 	nothing(t, s, old, others, cert)
 }
@@ -162,7 +164,7 @@ func TestSentences(t *testing.T) {
 	cert := newRoot(t, "x")
 	machine, user := newStores(t, Machine, home), newStores(t, User, home)
 	steps := install(t, machine, cert, "a")
-	debian := steps[slices.IndexFunc(steps, func(s Step) bool { return s.Place.Kind == Debian })]
+	debian := steps[slices.IndexFunc(steps, func(s Step) bool { return s.Place.Kind == place.Debian })]
 	says := func(what, want string, err error) {
 		t.Helper()
 		if err == nil || err.Error() != want {
@@ -170,7 +172,7 @@ func TestSentences(t *testing.T) {
 		}
 		t.Log(err)
 	}
-	blocked := func(what, want string, s *Stores, kind Kind) {
+	blocked := func(what, want string, s *Stores, kind place.Kind) {
 		t.Helper()
 		steps := install(t, s, cert, "a")
 		step := steps[slices.IndexFunc(steps, func(s Step) bool { return s.Place.Kind == kind })]
@@ -179,15 +181,15 @@ func TestSentences(t *testing.T) {
 		}
 		t.Log(step.Blocked)
 	}
-	const program, anchors = "/usr/sbin/update-ca-certificates", "/usr/local/share/ca-certificates"
-	good, err := os.ReadFile(program)
+	const update, anchors = "/usr/sbin/update-ca-certificates", "/usr/local/share/ca-certificates"
+	good, err := os.ReadFile(update)
 	if err != nil {
 		t.Fatal(err)
 	}
 
-	write(t, program, "#!/bin/sh\necho update-ca-certificates: no luck today >&2; exit 3\n", 0o755)
+	write(t, update, "#!/bin/sh\necho update-ca-certificates: no luck today >&2; exit 3\n", 0o755)
 	says("a program that fails", "add the certificate to "+anchors+": update-ca-certificates: exit status 3: no luck today; nor could it be taken back: update-ca-certificates: exit status 3: no luck today", machine.Do(t.Context(), debian))
-	write(t, program, string(good), 0o755)
+	write(t, update, string(good), 0o755)
 	do(t, machine, removal(t, machine, nil))
 
 	small := t.TempDir()
@@ -202,23 +204,23 @@ func TestSentences(t *testing.T) {
 	dir := newDatabase(t, filepath.Join(home, ".mozilla/firefox/x.default"))
 	browsers(user)
 	played := *user.programs
-	user.programs = &programs{run: played.run, find: func(name string) (string, error) {
+	user.programs = &program.Programs{Run: played.Run, Find: func(name string) (string, error) {
 		if name == "certutil" {
 			return "", &exec.Error{Name: name, Err: exec.ErrNotFound}
 		}
-		return played.find(name)
+		return played.Find(name)
 	}}
-	blocked("no certutil", "certutil, the program for such databases, is not installed: install the package libnss3-tools", user, NSS)
+	blocked("no certutil", "certutil, the program for such databases, is not installed: install the package libnss3-tools", user, place.NSS)
 	says("no certutil, done", "add the certificate to "+dir+": certutil, the program for such databases, is not installed: install the package libnss3-tools",
-		user.Do(t.Context(), Step{Action: Add, Place: Place{Kind: NSS, Path: dir, Scope: User}, Cert: cert}))
+		user.Do(t.Context(), Step{Action: Add, Place: Place{Kind: place.NSS, Path: dir, Scope: User}, Cert: cert}))
 	browsers(user)
 	write(t, filepath.Join(dir, "cert9.db"), "broken", 0o600)
-	blocked("a broken database", "list the certificates: certutil: exit status 255: function failed: SEC_ERROR_BAD_DATABASE: security library: bad database.: ", user, NSS)
+	blocked("a broken database", "list the certificates: certutil: exit status 255: function failed: SEC_ERROR_BAD_DATABASE: security library: bad database.: ", user, place.NSS)
 
 	if err := unix.Mount("", "/etc", "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 		t.Fatal(err)
 	}
-	blocked("read-only", "/etc/ssl/certs is on a file system that is read-only: make it writable, or put the certificate into the system's image", machine, Debian)
+	blocked("read-only", "/etc/ssl/certs is on a file system that is read-only: make it writable, or put the certificate into the system's image", machine, place.Debian)
 	machine.Receipts = "/etc/receipts"
 	says("nothing can be noted", "note what is done in /etc/receipts: the file system is read-only", machine.Do(t.Context(), debian))
 }
@@ -290,7 +292,7 @@ func FuzzParseReceipt(f *testing.F) {
 	f.Add(`{"version":2}`)
 	f.Fuzz(func(t *testing.T, data string) {
 		r, err := parseReceipt(fingerprint, []byte(data))
-		if err == nil && (r.cert == nil || Fingerprint(r.cert) != fingerprint || r.all) {
+		if err == nil && (r.cert == nil || place.Fingerprint(r.cert) != fingerprint || r.all) {
 			t.Errorf("record %+v", r)
 		}
 		if err != nil && (!r.all || len(r.Places) > 0) {

@@ -9,6 +9,9 @@ import (
 	"os"
 	"slices"
 	"syscall"
+
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
+	"github.com/tunneld/tunneld/internal/tls/truststore/program"
 )
 
 // Stores are the trust stores of one scope. Its methods must not be called
@@ -27,7 +30,7 @@ type Stores struct {
 	Log      *slog.Logger
 
 	// programs is nil for those of the system.
-	programs *programs
+	programs *program.Programs
 	// root is put before the paths of the system; tests have one.
 	root string
 	// reached is told what has been done, by tests that end the process there.
@@ -54,9 +57,9 @@ func (s *Stores) reach(what string) {
 	}
 }
 
-func (s *Stores) program() programs {
+func (s *Stores) program() program.Programs {
 	if s.programs == nil {
-		return realPrograms()
+		return program.Real()
 	}
 	return *s.programs
 }
@@ -65,7 +68,7 @@ func (s *Stores) program() programs {
 // installed for the same source, such as the state directory of a daemon, is
 // taken out: a root certificate of it that is no longer used.
 func (s *Stores) Install(ctx context.Context, root *x509.Certificate, source string) ([]Step, error) {
-	stores, err := s.find(ctx)
+	stores, err := s.find()
 	if err != nil {
 		return nil, fmt.Errorf("look for trust stores: %w", err)
 	}
@@ -80,7 +83,7 @@ func (s *Stores) Install(ctx context.Context, root *x509.Certificate, source str
 		steps = append(steps, step)
 	}
 	for _, r := range records {
-		if r.Source != source || r.fingerprint == Fingerprint(root) {
+		if r.Source != source || r.fingerprint == place.Fingerprint(root) {
 			continue
 		}
 		old, err := s.removal(ctx, r, stores)
@@ -95,7 +98,7 @@ func (s *Stores) Install(ctx context.Context, root *x509.Certificate, source str
 // Removal plans that nothing is left of what was installed, and of also, which may
 // be nil and may have been put there by hand.
 func (s *Stores) Removal(ctx context.Context, also *x509.Certificate) ([]Step, error) {
-	stores, err := s.find(ctx)
+	stores, err := s.find()
 	if err != nil {
 		return nil, fmt.Errorf("look for trust stores: %w", err)
 	}
@@ -107,7 +110,7 @@ func (s *Stores) Removal(ctx context.Context, also *x509.Certificate) ([]Step, e
 		s.tidyUp()
 	}
 	if also != nil {
-		fingerprint := Fingerprint(also)
+		fingerprint := place.Fingerprint(also)
 		i := slices.IndexFunc(records, func(r record) bool { return r.fingerprint == fingerprint })
 		if i < 0 {
 			records = append(records, record{fingerprint: fingerprint, cert: also})
@@ -128,11 +131,11 @@ func (s *Stores) Removal(ctx context.Context, also *x509.Certificate) ([]Step, e
 
 // removal plans that nothing is left of one certificate: in the stores that there are,
 // and in those of its receipt, which may be elsewhere by now.
-func (s *Stores) removal(ctx context.Context, r record, stores []store) ([]Step, error) {
+func (s *Stores) removal(ctx context.Context, r record, stores []place.Store) ([]Step, error) {
 	var steps []Step
 	places := slices.Clone(stores)
 	for _, n := range r.Places {
-		if slices.ContainsFunc(stores, func(st store) bool { return samePlace(st.place(), n.Place) }) {
+		if slices.ContainsFunc(stores, func(st place.Store) bool { return samePlace(st.Place(), n.Place) }) {
 			continue
 		}
 		st, err := s.at(n.Place)
@@ -151,7 +154,7 @@ func (s *Stores) removal(ctx context.Context, r record, stores []store) ([]Step,
 				continue
 			}
 			if cert, err = search(ctx, st, r.fingerprint); err != nil {
-				s.log().Warn("a trust store cannot be searched", "path", st.place().Path, "err", err)
+				s.log().Warn("a trust store cannot be searched", "path", st.Place().Path, "err", err)
 			}
 			if cert == nil {
 				continue
@@ -159,7 +162,7 @@ func (s *Stores) removal(ctx context.Context, r record, stores []store) ([]Step,
 		}
 		step := s.step(ctx, Remove, st, cert)
 		step.Source = r.Source
-		if _, noted := r.find(st.place()); noted {
+		if _, noted := r.find(st.Place()); noted {
 			// If it is gone, that is still to be noted.
 			if step.Done {
 				step.Done = false
@@ -172,7 +175,7 @@ func (s *Stores) removal(ctx context.Context, r record, stores []store) ([]Step,
 	}
 	if r.all || (len(r.Places) == 0 && s.has(r.fingerprint)) {
 		step := Step{Action: Remove, Cert: r.cert, Fingerprint: r.fingerprint, Source: r.Source,
-			Place: Place{Kind: Receipt, Path: s.receiptPath(r.fingerprint), Scope: s.Scope, Readers: "nobody but this program"}}
+			Place: Place{Kind: place.Receipt, Path: s.receiptPath(r.fingerprint), Scope: s.Scope, Readers: "nobody but this program"}}
 		step.Blocked, step.Fix = s.blocked(s.mayAct())
 		steps = append(steps, step)
 	}
@@ -184,52 +187,52 @@ func (s *Stores) has(fingerprint string) bool {
 	return err == nil
 }
 
-func search(ctx context.Context, st store, fingerprint string) (*x509.Certificate, error) {
-	if searcher, ok := st.(searcher); ok {
-		return searcher.search(ctx, fingerprint)
+func search(ctx context.Context, st place.Store, fingerprint string) (*x509.Certificate, error) {
+	if st, ok := st.(place.Searcher); ok {
+		return st.Search(ctx, fingerprint)
 	}
 	return nil, nil
 }
 
 // step plans one step, from what the store says.
-func (s *Stores) step(ctx context.Context, action Action, st store, cert *x509.Certificate) Step {
-	step := Step{Action: action, Place: st.place(), Cert: cert, Fingerprint: Fingerprint(cert)}
+func (s *Stores) step(ctx context.Context, action Action, st place.Store, cert *x509.Certificate) Step {
+	step := Step{Action: action, Place: st.Place(), Cert: cert, Fingerprint: place.Fingerprint(cert)}
 	if err := s.mayAct(); err != nil && s.Scope == User {
 		// Not even to look: certutil may write as it reads.
 		step.Blocked, step.Fix = s.blocked(err)
 		return step
 	}
-	there, err := st.look(ctx, cert)
+	there, err := st.Look(ctx, cert)
 	if err != nil {
 		step.Blocked, step.Fix = s.blocked(err)
 		return step
 	}
 	if action == Add {
-		step.Done = there == present
+		step.Done = there == place.Present
 	} else {
-		step.Done = there == absent
+		step.Done = there == place.Absent
 	}
 	if step.Done {
 		return step
 	}
 	if err := s.mayAct(); err != nil {
 		step.Blocked, step.Fix = s.blocked(err)
-	} else if err := st.ready(ctx, action, cert); err != nil {
+	} else if err := st.Ready(ctx, action, cert); err != nil {
 		step.Blocked, step.Fix = s.blocked(err)
-	} else if a, ok := st.(asker); ok {
-		step.Asks = a.asks(action)
+	} else if a, ok := st.(place.Asker); ok {
+		step.Asks = a.Asks(action)
 	}
 	return step
 }
 
 // blocked is what a step says of an error.
 func (s *Stores) blocked(err error) (why, fix string) {
-	var b *blockedError
+	var b *place.BlockedError
 	switch {
 	case err == nil:
 		return "", ""
 	case errors.As(err, &b):
-		return b.why, b.fix
+		return b.Why, b.Fix
 	}
 	return explain(err).Error(), ""
 }
@@ -249,7 +252,7 @@ func (s *Stores) Do(ctx context.Context, step Step) error {
 	}
 	defer release()
 	s.reach("locked")
-	if step.Place.Kind == Receipt {
+	if step.Place.Kind == place.Receipt {
 		return s.forget(ctx, step.Fingerprint)
 	}
 	st, err := s.at(step.Place)
@@ -268,22 +271,22 @@ func (s *Stores) Do(ctx context.Context, step Step) error {
 	return nil
 }
 
-func (s *Stores) add(ctx context.Context, st store, step Step) error {
+func (s *Stores) add(ctx context.Context, st place.Store, step Step) error {
 	cert := step.Cert
-	there, err := st.look(ctx, cert)
-	if err != nil || there == present {
+	there, err := st.Look(ctx, cert)
+	if err != nil || there == place.Present {
 		return err
 	}
-	if err := st.ready(ctx, Add, cert); err != nil {
+	if err := st.Ready(ctx, Add, cert); err != nil {
 		return err
 	}
-	fingerprint := Fingerprint(cert)
-	n := noted{Place: st.place()}
-	if m, ok := st.(maker); ok {
-		n.Made = m.makes()
+	fingerprint := place.Fingerprint(cert)
+	n := noted{Place: st.Place()}
+	if m, ok := st.(place.Maker); ok {
+		n.Made = m.Makes()
 	}
 	undo := func(ctx context.Context) error { return s.remove(ctx, st, cert) }
-	if r, _ := s.record(fingerprint); there == partly {
+	if r, _ := s.record(fingerprint); there == place.Partly {
 		if _, ours := r.find(n.Place); !ours {
 			if undo, err = s.restore(ctx, st, cert, undo); err != nil {
 				return err
@@ -294,15 +297,15 @@ func (s *Stores) add(ctx context.Context, st store, step Step) error {
 		return err
 	}
 	s.reach("noted")
-	err = st.add(ctx, cert)
+	err = st.Add(ctx, cert)
 	if err == nil {
-		there, err = st.look(ctx, cert)
-		if err == nil && there != present {
+		there, err = st.Look(ctx, cert)
+		if err == nil && there != place.Present {
 			err = errors.New("it was put there, but those who read it do not see it")
 		}
 	}
 	if err == nil {
-		s.log().Info("a certificate is trusted", "fingerprint", fingerprint, "path", st.place().Path)
+		s.log().Info("a certificate is trusted", "fingerprint", fingerprint, "path", st.Place().Path)
 		return nil
 	}
 	// Whoever gave up waiting still wants nothing half done.
@@ -314,12 +317,12 @@ func (s *Stores) add(ctx context.Context, st store, step Step) error {
 
 // restore is how an add is undone where somebody else has put a part of the certificate before; or
 // as otherwise if the store has no such parts.
-func (s *Stores) restore(ctx context.Context, st store, cert *x509.Certificate, otherwise func(context.Context) error) (undo func(context.Context) error, err error) {
-	r, ok := st.(restorer)
+func (s *Stores) restore(ctx context.Context, st place.Store, cert *x509.Certificate, otherwise func(context.Context) error) (undo func(context.Context) error, err error) {
+	r, ok := st.(place.Restorer)
 	if !ok {
 		return otherwise, nil
 	}
-	restore, err := r.before(ctx, cert)
+	restore, err := r.Before(ctx, cert)
 	if err != nil {
 		return nil, err
 	}
@@ -327,40 +330,40 @@ func (s *Stores) restore(ctx context.Context, st store, cert *x509.Certificate, 
 		if err := restore(ctx); err != nil {
 			return err
 		}
-		return s.strike(Fingerprint(cert), st.place())
+		return s.strike(place.Fingerprint(cert), st.Place())
 	}, nil
 }
 
-func (s *Stores) remove(ctx context.Context, st store, cert *x509.Certificate) error {
-	fingerprint := Fingerprint(cert)
-	there, err := st.look(ctx, cert)
+func (s *Stores) remove(ctx context.Context, st place.Store, cert *x509.Certificate) error {
+	fingerprint := place.Fingerprint(cert)
+	there, err := st.Look(ctx, cert)
 	if err != nil {
 		return err
 	}
-	if there != absent {
-		if err := st.ready(ctx, Remove, cert); err != nil {
+	if there != place.Absent {
+		if err := st.Ready(ctx, Remove, cert); err != nil {
 			return err
 		}
-		if err := st.remove(ctx, cert); err != nil {
+		if err := st.Remove(ctx, cert); err != nil {
 			return explain(err)
 		}
-		if there, err = st.look(ctx, cert); err != nil {
+		if there, err = st.Look(ctx, cert); err != nil {
 			return err
 		}
-		if there != absent {
+		if there != place.Absent {
 			return errors.New("it was taken out, and is still there")
 		}
-		s.log().Info("a certificate is trusted no more", "fingerprint", fingerprint, "path", st.place().Path)
+		s.log().Info("a certificate is trusted no more", "fingerprint", fingerprint, "path", st.Place().Path)
 	}
 	s.reach("removed")
 	r, _ := s.record(fingerprint)
-	n, _ := r.find(st.place())
-	if m, ok := st.(maker); ok && len(n.Made) > 0 {
-		if err := m.unmake(ctx, n.Made); err != nil {
+	n, _ := r.find(st.Place())
+	if m, ok := st.(place.Maker); ok && len(n.Made) > 0 {
+		if err := m.Unmake(ctx, n.Made); err != nil {
 			return fmt.Errorf("remove what was made for it: %w", explain(err))
 		}
 	}
-	return s.strike(fingerprint, st.place())
+	return s.strike(fingerprint, st.Place())
 }
 
 // forget removes a receipt that could not be read, if its certificate is nowhere any more.
@@ -369,7 +372,7 @@ func (s *Stores) forget(ctx context.Context, fingerprint string) error {
 	if !ok {
 		return nil
 	}
-	stores, err := s.find(ctx)
+	stores, err := s.find()
 	if err != nil {
 		return fmt.Errorf("look for trust stores: %w", err)
 	}
@@ -382,12 +385,12 @@ func (s *Stores) forget(ctx context.Context, fingerprint string) error {
 				continue
 			}
 		}
-		there, err := st.look(ctx, cert)
+		there, err := st.Look(ctx, cert)
 		if err != nil {
 			return err
 		}
-		if there != absent {
-			return fmt.Errorf("the receipt is kept: %s still has the certificate", st.place().Path)
+		if there != place.Absent {
+			return fmt.Errorf("the receipt is kept: %s still has the certificate", st.Place().Path)
 		}
 	}
 	return s.discard(fingerprint)

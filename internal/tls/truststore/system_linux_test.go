@@ -15,18 +15,36 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tunneld/tunneld/internal/isolate"
+	"github.com/tunneld/tunneld/internal/tls/truststore/held"
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 )
 
 // javaEntriesOf are the entries of a key store, by keytool's word.
 func javaEntriesOf(t *testing.T, path string) []string {
 	t.Helper()
 	var entries []string
-	for _, e := range parseJava(run(t, "keytool", "-list", "-rfc", "-keystore", path, "-storepass", javaPassword)) {
-		entries = append(entries, e.alias+" "+Fingerprint(e.cert))
+	out := run(t, "keytool", "-list", "-rfc", "-keystore", path, "-storepass", password)
+	for part := range strings.SplitSeq(out, "Alias name: ") {
+		name, rest, _ := strings.Cut(part, "\n")
+		for _, cert := range place.Certificates([]byte(rest)) {
+			entries = append(entries, name+" "+place.Fingerprint(cert))
+		}
 	}
 	slices.Sort(entries)
 	return entries
 }
+
+// fileName is what the file of ours is called.
+func fileName(cert *x509.Certificate) string { return place.Alias(place.Fingerprint(cert)) + ".crt" }
+
+// bundles reports whether a file has the certificate.
+func bundles(path string, cert *x509.Certificate) (bool, error) {
+	data, err := os.ReadFile(path)
+	return held.InBundle(data, cert), err
+}
+
+// debianConf says which of Debian's own certificates are trusted.
+const debianConf = "/etc/ca-certificates.conf"
 
 const debianJava = "/etc/ssl/certs/java/cacerts"
 
@@ -83,7 +101,7 @@ func TestDebian(t *testing.T) {
 
 	cert := newRoot(t, "tunneld local root TestDebian")
 	steps := install(t, s, cert, "a")
-	if i := slices.IndexFunc(steps, func(s Step) bool { return s.Place.Kind == Debian }); i < 0 {
+	if i := slices.IndexFunc(steps, func(s Step) bool { return s.Place.Kind == place.Debian }); i < 0 {
 		t.Fatalf("steps %v; want one for Debian's store", words(steps))
 	}
 	do(t, s, steps)
@@ -98,7 +116,7 @@ func TestDebian(t *testing.T) {
 	if out := run(t, "openssl", "verify", "-CApath", "/etc/ssl/certs", own(cert)); !strings.HasSuffix(out, ": OK\n") {
 		t.Errorf("openssl says %q", out)
 	}
-	if _, err := os.Stat(debianJava); err == nil && !strings.Contains(strings.Join(javaEntriesOf(t, debianJava), " "), Fingerprint(cert)) {
+	if _, err := os.Stat(debianJava); err == nil && !strings.Contains(strings.Join(javaEntriesOf(t, debianJava), " "), place.Fingerprint(cert)) {
 		t.Error("Java has not got it")
 	}
 	if info, err := os.Stat(own(cert)); err != nil || info.Mode() != 0o644 {
@@ -112,7 +130,7 @@ func TestDebian(t *testing.T) {
 
 // own is where Debian's store has a certificate of ours.
 func own(cert *x509.Certificate) string {
-	return filepath.Join("/usr/local/share/ca-certificates", fileName(Fingerprint(cert)))
+	return filepath.Join("/usr/local/share/ca-certificates", fileName(cert))
 }
 
 // What was put there by hand, and was half removed by hand, is taken out as well.
@@ -128,10 +146,10 @@ func TestDebianByHand(t *testing.T) {
 	before := state()
 	cert, other := newRoot(t, "by hand"), newRoot(t, "by hand")
 
-	write(t, "/usr/local/share/ca-certificates/my_ca.crt", string(encode(cert)), 0o600)
-	write(t, "/usr/local/share/ca-certificates/other.crt", string(encode(other)), 0o644)
+	write(t, "/usr/local/share/ca-certificates/my_ca.crt", string(place.Encode(cert)), 0o600)
+	write(t, "/usr/local/share/ca-certificates/other.crt", string(place.Encode(other)), 0o644)
 	run(t, "update-ca-certificates")
-	same(t, "installed already", []string{"add debian " + Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "a"))[:1])
+	same(t, "installed already", []string{"add debian " + place.Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "a"))[:1])
 	do(t, s, removal(t, s, cert))
 	nothing(t, s, cert)
 	if has, err := bundles("/etc/ssl/certs/ca-certificates.crt", other); err != nil || !has {
@@ -160,12 +178,12 @@ func TestDebianOddNames(t *testing.T) {
 	s := newStores(t, Machine, overlay(t))
 	fewer(t)
 	state := debianState(t)
-	write(t, "/usr/local/share/ca-certificates/ours/other.crt", string(encode(newRoot(t, "other"))), 0o644)
+	write(t, "/usr/local/share/ca-certificates/ours/other.crt", string(place.Encode(newRoot(t, "other"))), 0o644)
 	run(t, "update-ca-certificates")
 	before := state()
 	cert := newRoot(t, "by hand")
 	for _, name := range []string{"my (own) ca, the first.crt", "ours/my ca.crt"} {
-		write(t, filepath.Join("/usr/local/share/ca-certificates", name), string(encode(cert)), 0o644)
+		write(t, filepath.Join("/usr/local/share/ca-certificates", name), string(place.Encode(cert)), 0o644)
 	}
 	run(t, "update-ca-certificates")
 	for _, link := range []string{"my_=own=_ca__the_first.pem", "my_ca.pem"} {
@@ -207,8 +225,8 @@ func TestDebianTwoSources(t *testing.T) {
 	do(t, s, install(t, s, b, "/home/b"))
 	steps := install(t, s, c, "/home/a")
 	same(t, "replacing", []string{
-		"add debian " + Fingerprint(c)[:8],
-		"remove debian " + Fingerprint(a)[:8],
+		"add debian " + place.Fingerprint(c)[:8],
+		"remove debian " + place.Fingerprint(a)[:8],
 	}, slices.DeleteFunc(words(steps), func(w string) bool { return strings.Contains(w, " java ") }))
 	do(t, s, steps)
 	for _, want := range []struct {
@@ -231,7 +249,7 @@ func TestDebianTwoSources(t *testing.T) {
 
 // A layout with p11-kit's real program, called as the distribution's own would.
 type prepared struct {
-	kind    Kind
+	kind    place.Kind
 	anchors string
 	program string
 	script  string
@@ -243,7 +261,7 @@ type prepared struct {
 
 var prepareds = []prepared{
 	{
-		RedHat, "/etc/pki/ca-trust/source/anchors", "/usr/bin/update-ca-trust",
+		place.RedHat, "/etc/pki/ca-trust/source/anchors", "/usr/bin/update-ca-trust",
 		`[ "$*" = extract ] || exit 2
 mkdir -p /etc/pki/ca-trust/extracted/pem /etc/pki/ca-trust/extracted/java
 trust extract --format=pem-bundle --filter=ca-anchors --overwrite --comment --purpose server-auth /etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem
@@ -251,13 +269,13 @@ trust extract --format=java-cacerts --filter=ca-anchors --overwrite --purpose se
 		[]string{"/etc/pki"}, "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
 		"/etc/pki/ca-trust/extracted/java/cacerts",
 	}, {
-		Arch, "/etc/ca-certificates/trust-source/anchors", "/usr/libexec/p11-kit/trust-extract-compat",
+		place.Arch, "/etc/ca-certificates/trust-source/anchors", "/usr/libexec/p11-kit/trust-extract-compat",
 		`mkdir -p /etc/ca-certificates/extracted
 trust extract --format=pem-bundle --filter=ca-anchors --overwrite --purpose server-auth /etc/ca-certificates/extracted/tls-ca-bundle.pem
 trust extract --format=pem-directory-hash --filter=ca-anchors --overwrite --purpose server-auth /etc/ca-certificates/extracted/cadir`,
 		[]string{"/etc/ca-certificates"}, "/etc/ca-certificates/extracted/tls-ca-bundle.pem", "",
 	}, {
-		SUSE, "/etc/pki/trust/anchors", "/usr/sbin/update-ca-certificates",
+		place.SUSE, "/etc/pki/trust/anchors", "/usr/sbin/update-ca-certificates",
 		`mkdir -p /var/lib/ca-certificates
 trust extract --format=pem-bundle --filter=ca-anchors --overwrite --purpose server-auth /var/lib/ca-certificates/ca-bundle.pem
 trust extract --format=java-cacerts --filter=ca-anchors --overwrite --purpose server-auth /var/lib/ca-certificates/java-cacerts`,
@@ -274,7 +292,7 @@ func (p prepared) prepare(t *testing.T) {
 	}
 	_ = os.Remove("/usr/sbin/update-ca-certificates")
 	mkdir(t, p.anchors)
-	write(t, filepath.Join(p.anchors, "another.pem"), string(encode(newRoot(t, "another"))), 0o644)
+	write(t, filepath.Join(p.anchors, "another.pem"), string(place.Encode(newRoot(t, "another"))), 0o644)
 	write(t, p.program, "#!/bin/sh -e\n"+p.script+"\n", 0o755)
 	// p11-kit's module reads the directory of anchors' parent.
 	path := "/usr/share/p11-kit/modules/p11-kit-trust.module"
@@ -284,7 +302,7 @@ func (p prepared) prepare(t *testing.T) {
 	}
 	write(t, path, strings.ReplaceAll(string(data), "x-init-reserved:", "x-init-reserved: paths='"+filepath.Dir(p.anchors)+"'"), 0o644)
 	args := strings.Fields(p.program)
-	if p.kind == RedHat {
+	if p.kind == place.RedHat {
 		args = append(args, "extract")
 	}
 	run(t, args[0], args[1:]...)
@@ -322,15 +340,15 @@ func testPrepared(t *testing.T, p prepared) {
 	p.prepare(t)
 	before := p.now(t)
 	cert := newRoot(t, "tunneld local root")
-	steps := slices.DeleteFunc(install(t, s, cert, "a"), func(s Step) bool { return s.Place.Kind == Java })
-	same(t, "steps", []string{"add " + string(p.kind) + " " + Fingerprint(cert)[:8]}, words(steps))
+	steps := slices.DeleteFunc(install(t, s, cert, "a"), func(s Step) bool { return s.Place.Kind == place.Java })
+	same(t, "steps", []string{"add " + string(p.kind) + " " + place.Fingerprint(cert)[:8]}, words(steps))
 	do(t, s, steps)
 	if has, err := bundles(p.bundle, cert); err != nil || !has {
 		t.Errorf("in the bundle: %v, %v", has, err)
 	}
 	during := p.now(t)
-	steps = slices.DeleteFunc(install(t, s, cert, "a"), func(s Step) bool { return s.Place.Kind == Java })
-	same(t, "steps when done", []string{"add " + string(p.kind) + " " + Fingerprint(cert)[:8] + " done"}, words(steps))
+	steps = slices.DeleteFunc(install(t, s, cert, "a"), func(s Step) bool { return s.Place.Kind == place.Java })
+	same(t, "steps when done", []string{"add " + string(p.kind) + " " + place.Fingerprint(cert)[:8] + " done"}, words(steps))
 	do(t, s, steps)
 	same(t, "installed twice", during, p.now(t))
 	do(t, s, removal(t, s, nil))
@@ -418,14 +436,14 @@ func TestFailedAddKeepsTheFile(t *testing.T) {
 	needsDebian(t)
 	needs(t, "trust")
 	for _, layout := range []struct {
-		kind         Kind
+		kind         place.Kind
 		prepare      func(*testing.T)
 		byHand       string
 		program, arg string
 		state        func(*testing.T) any
 	}{
-		{RedHat, prepareds[0].prepare, prepareds[0].anchors + "/mine.pem", prepareds[0].program, "extract", func(t *testing.T) any { return prepareds[0].now(t) }},
-		{Debian, fewer, "/usr/local/share/ca-certificates/mine.crt", "/usr/sbin/update-ca-certificates", "", func(t *testing.T) any { return debianState(t)() }},
+		{place.RedHat, prepareds[0].prepare, prepareds[0].anchors + "/mine.pem", prepareds[0].program, "extract", func(t *testing.T) any { return prepareds[0].now(t) }},
+		{place.Debian, fewer, "/usr/local/share/ca-certificates/mine.crt", "/usr/sbin/update-ca-certificates", "", func(t *testing.T) any { return debianState(t)() }},
 	} {
 		for name, script := range map[string]string{
 			"at once":         `[ -e /etc/failed ] || { touch /etc/failed; echo no luck >&2; exit 3; }; exec /usr/bin/good "$@"`,
@@ -442,7 +460,7 @@ func TestFailedAddKeepsTheFile(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				write(t, layout.byHand, string(encode(cert)), 0o600)
+				write(t, layout.byHand, string(place.Encode(cert)), 0o600)
 				write(t, "/usr/bin/good", string(good), 0o755)
 				write(t, layout.program, "#!/bin/sh\n"+script+"\n", 0o755)
 				steps := install(t, s, cert, "a")
@@ -457,13 +475,13 @@ func TestFailedAddKeepsTheFile(t *testing.T) {
 				// As it is whenever somebody has the program run.
 				run(t, "/usr/bin/good", strings.Fields(layout.arg)...)
 				same(t, "afterwards", layout.state(t), got)
-				if data, err := os.ReadFile(layout.byHand); err != nil || string(data) != string(encode(cert)) {
+				if data, err := os.ReadFile(layout.byHand); err != nil || string(data) != string(place.Encode(cert)) {
 					t.Errorf("what was put there by hand: %q, %v", data, err)
 				}
-				if _, err := os.Lstat(filepath.Join(filepath.Dir(layout.byHand), fileName(Fingerprint(cert)))); err == nil {
+				if _, err := os.Lstat(filepath.Join(filepath.Dir(layout.byHand), fileName(cert))); err == nil {
 					t.Error("the file of ours is there")
 				}
-				if _, err := os.Lstat(filepath.Join("/etc/ssl/certs", linkName(fileName(Fingerprint(cert))))); err == nil {
+				if _, err := os.Lstat(filepath.Join("/etc/ssl/certs", strings.TrimSuffix(fileName(cert), ".crt")+".pem")); err == nil {
 					t.Error("a link to the file of ours is there")
 				}
 			})
@@ -491,14 +509,14 @@ func TestHalfWrittenFiles(t *testing.T) {
 	cert := newRoot(t, "tunneld local root")
 	do(t, s, install(t, s, cert, "a"))
 	write(t, cacerts, string(old), 0o644)
-	if err := os.Remove(filepath.Join(p.anchors, fileName(Fingerprint(cert)))); err != nil {
+	if err := os.Remove(filepath.Join(p.anchors, fileName(cert))); err != nil {
 		t.Fatal(err)
 	}
 	run(t, p.program, "extract")
 	for _, path := range []string{
-		filepath.Join(p.anchors, "."+fileName(Fingerprint(cert))+".123.tmp"),
+		filepath.Join(p.anchors, "."+fileName(cert)+".123.tmp"),
 		filepath.Join(filepath.Dir(cacerts), ".cacerts.123.tmp"),
-		filepath.Join(s.Receipts, "."+Fingerprint(cert)+".json.123.tmp"),
+		filepath.Join(s.Receipts, "."+place.Fingerprint(cert)+".json.123.tmp"),
 	} {
 		write(t, path, "half", 0o600)
 	}
@@ -638,7 +656,7 @@ func TestPlannedByAnybody(t *testing.T) {
 	write(t, "/opt/test", string(program), 0o755)
 	planned := func(action Action) string {
 		t.Helper()
-		plan, err := json.Marshal(killPlan{Action: action, Scope: Machine, Receipts: s.Receipts, Cert: string(encode(cert)), Planned: true})
+		plan, err := json.Marshal(killPlan{Action: action, Scope: Machine, Receipts: s.Receipts, Cert: string(place.Encode(cert)), Planned: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -652,7 +670,7 @@ func TestPlannedByAnybody(t *testing.T) {
 		}
 		return string(out)
 	}
-	short := Fingerprint(cert)[:8]
+	short := place.Fingerprint(cert)[:8]
 	same(t, "to install", "add redhat "+short+" blocked: it takes root\n", planned(Add))
 	do(t, s, install(t, s, cert, "a"))
 	same(t, "installed", "add redhat "+short+" done\n", planned(Add))

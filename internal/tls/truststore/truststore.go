@@ -7,69 +7,38 @@
 // is done, so that it can be undone after a crash, with the daemon gone and the
 // certificate forgotten. Nothing else in a store is touched.
 //
+// Each kind of store is a package below, and knows nothing of plans and receipts: see place.Store.
+// Whoever puts certificates into stores needs this one only.
+//
 // It takes any certificate: whether one may be trusted is for the caller to say.
 package truststore
 
 import (
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
+
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 )
 
-// A Scope is whose stores they are.
-type Scope string
-
-const (
-	// User is what is below the home directory of one user. Nobody acts there but as
-	// that user.
-	User Scope = "user"
-	// Machine is what all users have in common. To change it takes root, to look at it
-	// does not.
-	Machine Scope = "machine"
+// What callers need to know of places, under the names that they see in a plan.
+type (
+	Scope  = place.Scope
+	Place  = place.Place
+	Kind   = place.Kind
+	Action = place.Action
 )
 
-// A Place is a trust store that is on this machine.
-type Place struct {
-	// Kind says how it is kept: see the constants.
-	Kind Kind `json:"kind"`
-	// Path is the directory that certificates are put into, or the database. On
-	// systems where the store is no file it is the store's name.
-	Path  string `json:"path"`
-	Scope Scope  `json:"scope"`
-	// Readers are who trusts what is in there, for people.
-	Readers string `json:"readers"`
-}
-
-// A Kind is a way of keeping trusted certificates.
-type Kind string
-
 const (
-	Debian   Kind = "debian"
-	RedHat   Kind = "redhat"
-	Arch     Kind = "arch"
-	SUSE     Kind = "suse"
-	NSS      Kind = "nss"
-	Java     Kind = "java"
-	Keychain Kind = "keychain"
-	Windows  Kind = "windows"
-	// Receipt is no store, but what is left of a receipt that could not be read, and whose
-	// certificate is nowhere any more. It can only be removed.
-	Receipt Kind = "receipt"
-)
-
-// An Action is what a Step does with a certificate.
-type Action string
-
-const (
-	Add    Action = "add"
-	Remove Action = "remove"
+	User    = place.User
+	Machine = place.Machine
+	Add     = place.Add
+	Remove  = place.Remove
 )
 
 // A Step adds a certificate to one place, or removes it from there.
 type Step struct {
 	Action Action `json:"action"`
 	Place  Place  `json:"place"`
-	// Cert is nil if Place is a Receipt.
+	// Cert is nil if Place is a place.Receipt.
 	Cert *x509.Certificate `json:"-"`
 	// Fingerprint is that of the certificate.
 	Fingerprint string `json:"fingerprint"`
@@ -88,7 +57,4 @@ type Step struct {
 }
 
 // Fingerprint is the SHA-256 of a certificate, in hex.
-func Fingerprint(cert *x509.Certificate) string {
-	sum := sha256.Sum256(cert.Raw)
-	return hex.EncodeToString(sum[:])
-}
+func Fingerprint(cert *x509.Certificate) string { return place.Fingerprint(cert) }

@@ -1,4 +1,6 @@
-package truststore
+// Package held tells whether the system's own trust store holds a certificate. It changes nothing, and
+// needs no program.
+package held
 
 import (
 	"bytes"
@@ -53,7 +55,7 @@ func (s *System) heldIn(cert *x509.Certificate, bundles []string) (held, known b
 		if err != nil {
 			return false, false
 		}
-		now.held = inBundle(text, cert)
+		now.held = InBundle(text, cert)
 		s.mu.Lock()
 		s.last = now
 		s.mu.Unlock()
@@ -62,8 +64,8 @@ func (s *System) heldIn(cert *x509.Certificate, bundles []string) (held, known b
 	return false, false
 }
 
-// inBundle reports whether a certificate is among those of a PEM text.
-func inBundle(text []byte, cert *x509.Certificate) bool {
+// InBundle reports whether a certificate is among those of a PEM text.
+func InBundle(text []byte, cert *x509.Certificate) bool {
 	for {
 		var block *pem.Block
 		if block, text = pem.Decode(text); block == nil {

@@ -1,4 +1,5 @@
-package truststore
+// Package keychain is macOS's keychains, and the trust settings that have their certificates trusted.
+package keychain
 
 import (
 	"context"
@@ -10,6 +11,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
+	"github.com/tunneld/tunneld/internal/tls/truststore/program"
 )
 
 const (
@@ -34,77 +38,85 @@ const (
 // SHA-1. All is done with the program security: its words are in the user's language, and
 // it fails with the same exit status whatever the cause, so neither is gone by.
 type keychain struct {
-	scope Scope
+	scope place.Scope
 	path  string
 	// home is the user's, in the scope User.
 	home     string
-	programs programs
+	programs program.Programs
 	// exists reports whether there is a file; tests play it.
 	exists func(path string) bool
 }
 
-// macKeychains are the keychains of a scope that are there.
-func (s *Stores) macKeychains() []store {
+// Find returns the keychain of a scope, if it is there; home is the user's. Nil if not.
+func Find(scope place.Scope, home string, programs program.Programs) place.Store {
 	path := systemKeychain
-	if s.Scope == User {
-		path = filepath.Join(s.Home, loginKeychain)
+	if scope == place.User {
+		path = filepath.Join(home, loginKeychain)
 	}
-	k := s.keychain(path)
+	k := open(scope, path, home, programs)
 	if !k.exists(path) {
 		return nil
 	}
-	return []store{k}
+	return k
 }
 
-func (s *Stores) keychain(path string) keychain {
-	return keychain{s.Scope, path, s.Home, s.program(), func(path string) bool {
+// At returns the keychain at a path, whether it is there or not.
+func At(scope place.Scope, path, home string, programs program.Programs) (place.Store, error) {
+	if scope == place.Machine && path != systemKeychain {
+		return nil, fmt.Errorf("%s is not the keychain of the machine", path)
+	}
+	return open(scope, path, home, programs), nil
+}
+
+func open(scope place.Scope, path, home string, programs program.Programs) keychain {
+	return keychain{scope, path, home, programs, func(path string) bool {
 		_, err := os.Stat(path)
 		return err == nil
 	}}
 }
 
-func (k keychain) place() Place {
+func (k keychain) Place() place.Place {
 	readers := "Safari, Chrome, Firefox, curl and most other programs, for all users"
-	if k.scope == User {
+	if k.scope == place.User {
 		readers = "Safari, Chrome, Firefox, curl and most other programs of yours"
 	}
-	return Place{Kind: Keychain, Path: k.path, Scope: k.scope, Readers: readers}
+	return place.Place{Kind: place.Keychain, Path: k.path, Scope: k.scope, Readers: readers}
 }
 
 // asks is what macOS asks before it does an action. Since macOS 11 that is so for root, too.
-func (k keychain) asks(Action) string {
-	if k.scope == User {
+func (k keychain) Asks(place.Action) string {
+	if k.scope == place.User {
 		return "macOS asks for your password in a dialog"
 	}
 	return "macOS asks for an administrator's password in a dialog"
 }
 
-func (k keychain) ready(_ context.Context, action Action, _ *x509.Certificate) error {
-	if action == Add && !k.exists(k.path) {
-		return &blockedError{"the keychain is not there any more", ""}
+func (k keychain) Ready(_ context.Context, action place.Action, _ *x509.Certificate) error {
+	if action == place.Add && !k.exists(k.path) {
+		return place.Blocked("the keychain is not there any more", "")
 	}
-	if _, err := k.programs.find("security"); err != nil {
-		return &blockedError{"the program security, which is part of macOS, is missing", ""}
+	if _, err := k.programs.Find("security"); err != nil {
+		return place.Blocked("the program security, which is part of macOS, is missing", "")
 	}
 	return nil
 }
 
 // look finds a certificate that is kept or trusted, but not both, partly there.
-func (k keychain) look(ctx context.Context, cert *x509.Certificate) (presence, error) {
+func (k keychain) Look(ctx context.Context, cert *x509.Certificate) (place.Presence, error) {
 	kept, err := k.kept(ctx, cert)
 	if err != nil {
-		return absent, err
+		return place.Absent, err
 	}
 	trust, err := k.trust(ctx, cert)
 	switch {
 	case err != nil:
-		return absent, err
+		return place.Absent, err
 	case kept && trust == trustedForServers:
-		return present, nil
+		return place.Present, nil
 	case kept || trust != noTrustSettings:
-		return partly, nil
+		return place.Partly, nil
 	}
-	return absent, nil
+	return place.Absent, nil
 }
 
 // kept reports whether the certificate itself is in the keychain; nothing is in one
@@ -122,16 +134,16 @@ func (k keychain) certificates(ctx context.Context) ([]*x509.Certificate, error)
 	if err != nil {
 		return nil, err
 	}
-	return certificates(out), nil
+	return place.Certificates(out), nil
 }
 
-func (k keychain) search(ctx context.Context, fingerprint string) (*x509.Certificate, error) {
+func (k keychain) Search(ctx context.Context, fingerprint string) (*x509.Certificate, error) {
 	if !k.exists(k.path) {
 		return nil, nil
 	}
 	all, err := k.certificates(ctx)
 	for _, cert := range all {
-		if Fingerprint(cert) == fingerprint {
+		if place.Fingerprint(cert) == fingerprint {
 			return cert, nil
 		}
 	}
@@ -171,7 +183,7 @@ func (k keychain) trust(ctx context.Context, cert *x509.Certificate) (trust, err
 
 // add has macOS keep the certificate and trust it, but for TLS servers and for plain
 // verification only, not for mail or code. Those two are what a reader may ask for.
-func (k keychain) add(ctx context.Context, cert *x509.Certificate) error {
+func (k keychain) Add(ctx context.Context, cert *x509.Certificate) error {
 	was, err := k.kept(ctx, cert)
 	if err != nil {
 		return err
@@ -184,13 +196,13 @@ func (k keychain) add(ctx context.Context, cert *x509.Certificate) error {
 		return nil
 	}
 	ctx = context.WithoutCancel(ctx)
-	now, lookErr := k.look(ctx, cert)
+	now, lookErr := k.Look(ctx, cert)
 	switch {
 	case lookErr != nil:
 		return errors.Join(err, lookErr)
-	case now == present:
+	case now == place.Present:
 		return nil // the user was quicker than the time limit
-	case now == absent || was:
+	case now == place.Absent || was:
 		return err
 	}
 	// It was kept before the user was asked. Who said no, or was not asked, wants
@@ -199,7 +211,7 @@ func (k keychain) add(ctx context.Context, cert *x509.Certificate) error {
 }
 
 // remove takes the trust away first, which is what counts.
-func (k keychain) remove(ctx context.Context, cert *x509.Certificate) error {
+func (k keychain) Remove(ctx context.Context, cert *x509.Certificate) error {
 	trust, err := k.trust(ctx, cert)
 	if err != nil {
 		return err
@@ -216,7 +228,7 @@ func (k keychain) remove(ctx context.Context, cert *x509.Certificate) error {
 }
 
 // before: somebody may keep the certificate and not trust it, or the other way round.
-func (k keychain) before(ctx context.Context, cert *x509.Certificate) (restore func(context.Context) error, err error) {
+func (k keychain) Before(ctx context.Context, cert *x509.Certificate) (restore func(context.Context) error, err error) {
 	kept, err := k.kept(ctx, cert)
 	if err != nil {
 		return nil, err
@@ -249,14 +261,14 @@ func (k keychain) distrust(ctx context.Context, cert *x509.Certificate) error {
 // forget deletes the certificate that has this very SHA-256, which security has known
 // since macOS 10.15.
 func (k keychain) forget(ctx context.Context, cert *x509.Certificate) error {
-	_, err := k.security(ctx, dialogLimit, "delete-certificate", "-Z", strings.ToUpper(Fingerprint(cert)), k.path)
+	_, err := k.security(ctx, dialogLimit, "delete-certificate", "-Z", strings.ToUpper(place.Fingerprint(cert)), k.path)
 	return err
 }
 
 // inDomain are the arguments for a command that works on trust settings: those of the
 // user, or of the machine.
 func (k keychain) inDomain(command string, args ...string) []string {
-	if k.scope == Machine {
+	if k.scope == place.Machine {
 		args = append([]string{"-d"}, args...)
 	}
 	return append([]string{command}, args...)
@@ -275,15 +287,15 @@ func (k keychain) ask(ctx context.Context, args ...string) error {
 }
 
 func (k keychain) security(ctx context.Context, limit time.Duration, args ...string) ([]byte, error) {
-	path, err := k.programs.find("security")
+	path, err := k.programs.Find("security")
 	if err != nil {
 		return nil, err
 	}
-	c := command{path: path, args: args, limit: limit}
-	if k.scope == User {
-		c.env = []string{"HOME=" + k.home}
+	c := program.Command{Path: path, Args: args, Limit: limit}
+	if k.scope == place.User {
+		c.Env = []string{"HOME=" + k.home}
 	}
-	out, err := k.programs.run(ctx, c)
+	out, err := k.programs.Run(ctx, c)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", args[0], err)
 	}
@@ -298,7 +310,7 @@ func (k keychain) withFile(cert *x509.Certificate, do func(path string) error) e
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "root.pem")
-	if err := os.WriteFile(path, encode(cert), 0o600); err != nil {
+	if err := os.WriteFile(path, place.Encode(cert), 0o600); err != nil {
 		return fmt.Errorf("write the certificate: %w", err)
 	}
 	return do(path)

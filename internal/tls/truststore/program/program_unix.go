@@ -1,6 +1,6 @@
 //go:build unix
 
-package truststore
+package program
 
 import (
 	"os"
@@ -15,7 +15,8 @@ import (
 // is that of NixOS. $PATH is not asked: it may name places of anybody's.
 var programDirectories = [...]string{"/usr/sbin", "/usr/bin", "/sbin", "/bin", "/run/current-system/sw/bin"}
 
-func findProgram(name string) (string, error) {
+// Find returns the path of a program of the system. The error is exec.ErrNotFound.
+func Find(name string) (string, error) {
 	for _, dir := range programDirectories {
 		path := filepath.Join(dir, name)
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {

@@ -1,4 +1,6 @@
-package truststore
+// Package program runs programs of the system: with an environment of ours, for a limited time, and
+// with what they complain of.
+package program
 
 import (
 	"bytes"
@@ -13,33 +15,34 @@ import (
 	"time"
 )
 
-// A command is a program to be run, and what it is given. It gets no more of this
+// A Command is a program to be run, and what it is given. It gets no more of this
 // process's environment than what cleanEnvironment has.
-type command struct {
-	path string
-	args []string
-	// env has more variables, as KEY=VALUE; later ones win.
-	env   []string
-	stdin []byte
-	// finishes: if this process is killed, it goes on to its end, since it writes to a
+type Command struct {
+	Path string
+	Args []string
+	// Env has more variables, as KEY=VALUE; later ones win.
+	Env   []string
+	Stdin []byte
+	// Finishes: if this process is killed, it goes on to its end, since it writes to a
 	// file. A write to a pipe would kill it half way, and whatever it runs: on Debian
 	// that is dpkg, which then has to be mended by hand. What it writes is not returned.
-	finishes bool
-	// limit is how long it may take; 0 means a minute.
-	limit time.Duration
+	Finishes bool
+	// Limit is how long it may take; 0 means a minute.
+	Limit time.Duration
 }
 
-// programs are those of the system; tests play them.
-type programs struct {
-	// find returns the path of a program of the system. The error is
+// Programs are those of the system; tests play them.
+type Programs struct {
+	// Find returns the path of a program of the system. The error is
 	// exec.ErrNotFound.
-	find func(name string) (string, error)
-	// run runs one to its end and returns what it wrote to its standard output. The
+	Find func(name string) (string, error)
+	// Run runs one to its end and returns what it wrote to its standard output. The
 	// error says what it wrote to the other.
-	run func(ctx context.Context, c command) ([]byte, error)
+	Run func(ctx context.Context, c Command) ([]byte, error)
 }
 
-func realPrograms() programs { return programs{find: findProgram, run: runProgram} }
+// Real are the programs that there are.
+func Real() Programs { return Programs{Find: Find, Run: run} }
 
 const (
 	// programLimit is how long a program may take that usually takes seconds.
@@ -49,24 +52,24 @@ const (
 	killedDelay = time.Second
 )
 
-func runProgram(ctx context.Context, c command) ([]byte, error) {
-	limit := c.limit
+func run(ctx context.Context, c Command) ([]byte, error) {
+	limit := c.Limit
 	if limit == 0 {
 		limit = programLimit
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, c.path, c.args...)
-	cmd.Env = append(cleanEnvironment(), c.env...)
-	cmd.Stdin = bytes.NewReader(c.stdin)
+	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
+	cmd.Env = append(cleanEnvironment(), c.Env...)
+	cmd.Stdin = bytes.NewReader(c.Stdin)
 	cmd.WaitDelay = killedDelay
 	var out, said output
 	cmd.Stdout, cmd.Stderr = &out, &said
 	var file *os.File
-	if c.finishes {
+	if c.Finishes {
 		var err error
 		if file, err = os.CreateTemp("", "tunneld-output-"); err != nil {
-			return nil, fmt.Errorf("make a file for what %s writes: %w", filepath.Base(c.path), err)
+			return nil, fmt.Errorf("make a file for what %s writes: %w", filepath.Base(c.Path), err)
 		}
 		_ = os.Remove(file.Name()) // nobody needs its name
 		defer file.Close()
@@ -80,7 +83,7 @@ func runProgram(ctx context.Context, c command) ([]byte, error) {
 	if err == nil {
 		return out.Bytes(), nil
 	}
-	name := filepath.Base(c.path)
+	name := filepath.Base(c.Path)
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return out.Bytes(), fmt.Errorf("%s has not ended within %v: %w", name, limit, context.DeadlineExceeded)
 	}

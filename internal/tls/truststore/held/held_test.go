@@ -1,4 +1,4 @@
-package truststore
+package held
 
 import (
 	"bytes"

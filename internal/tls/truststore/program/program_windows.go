@@ -1,4 +1,4 @@
-package truststore
+package program
 
 import (
 	"os"
@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-func findProgram(name string) (string, error) {
+// Find returns the path of a program of the system. The error is exec.ErrNotFound.
+func Find(name string) (string, error) {
 	dir, err := windows.GetSystemDirectory()
 	if err != nil {
 		return "", err

@@ -1,4 +1,4 @@
-package truststore
+package nss
 
 import (
 	"context"
@@ -10,6 +10,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
+	"github.com/tunneld/tunneld/internal/tls/truststore/program"
 )
 
 // firefoxes are where browsers of Mozilla's kind keep their profiles, below the home directory. Firefox 147 and
@@ -48,10 +51,19 @@ var chromiumPrograms = [...]string{
 
 const chromiumReaders = "Chromium, Chrome, Brave, Edge, Vivaldi"
 
-// findNSS returns the databases of the user's browsers, and the one that Chromium will make if it is there
+// Browsers are those of one user.
+type Browsers struct {
+	// Home is the user's home directory.
+	Home string
+	// Getenv is os.Getenv or like it: XDG_DATA_HOME and XDG_CONFIG_HOME say where databases are.
+	Getenv   func(string) string
+	Programs program.Programs
+}
+
+// Find returns the databases of the user's browsers, and the one that Chromium will make if it is there
 // and has none yet.
-func (s *Stores) findNSS() []store {
-	var stores []store
+func (b Browsers) Find() []place.Store {
+	var stores []place.Store
 	// Links lead to the same one.
 	seen := make(map[string]bool)
 	add := func(dir, readers string) {
@@ -59,27 +71,27 @@ func (s *Stores) findNSS() []store {
 		if err != nil || seen[real] {
 			return
 		}
-		if _, err := os.Stat(filepath.Join(dir, nssFiles[0])); err != nil {
+		if _, err := os.Stat(filepath.Join(dir, files[0])); err != nil {
 			return
 		}
 		seen[real] = true
-		stores = append(stores, s.nss(dir, readers))
+		stores = append(stores, b.database(dir, readers))
 	}
-	for _, dir := range s.chromiumDirs() {
+	for _, dir := range b.chromiumDirs() {
 		add(dir, chromiumReaders)
 	}
-	if len(stores) == 0 && s.hasChromium() {
-		stores = append(stores, s.nss(s.newChromium(), chromiumReaders))
+	if len(stores) == 0 && b.hasChromium() {
+		stores = append(stores, b.database(b.newChromium(), chromiumReaders))
 	}
 	for _, c := range chromiums {
 		for _, dir := range []string{".pki/nssdb", ".local/share/pki/nssdb", "data/pki/nssdb"} {
-			add(filepath.Join(s.Home, c.dir, dir), c.name)
+			add(filepath.Join(b.Home, c.dir, dir), c.name)
 		}
 	}
-	for _, f := range s.firefoxDirs() {
+	for _, f := range b.firefoxDirs() {
 		profiles, err := profiles(f.dir)
 		if err != nil {
-			stores = append(stores, unreadable{Place{Kind: NSS, Path: filepath.Join(f.dir, profilesList), Scope: User, Readers: f.name}, err})
+			stores = append(stores, unreadable{place.Place{Kind: place.NSS, Path: filepath.Join(f.dir, profilesList), Scope: place.User, Readers: f.name}, err})
 		}
 		for _, dir := range profiles {
 			add(dir, f.name+", profile "+filepath.Base(dir))
@@ -90,43 +102,51 @@ func (s *Stores) findNSS() []store {
 
 // An unreadable is a list of profiles that cannot be read, and so a place that nothing is known of.
 type unreadable struct {
-	list Place
+	list place.Place
 	err  error
 }
 
-func (u unreadable) place() Place { return u.list }
+func (u unreadable) Place() place.Place { return u.list }
 
-func (u unreadable) look(context.Context, *x509.Certificate) (presence, error) {
-	return absent, fmt.Errorf("which profiles there are cannot be read: %w", u.err)
+func (u unreadable) Look(context.Context, *x509.Certificate) (place.Presence, error) {
+	return place.Absent, fmt.Errorf("which profiles there are cannot be read: %w", u.err)
 }
 
-func (u unreadable) ready(context.Context, Action, *x509.Certificate) error { return u.err }
-func (u unreadable) add(context.Context, *x509.Certificate) error           { return u.err }
-func (u unreadable) remove(context.Context, *x509.Certificate) error        { return u.err }
+func (u unreadable) Ready(context.Context, place.Action, *x509.Certificate) error { return u.err }
+func (u unreadable) Add(context.Context, *x509.Certificate) error                 { return u.err }
+func (u unreadable) Remove(context.Context, *x509.Certificate) error              { return u.err }
 
-func (s *Stores) nss(dir, readers string) *nssStore {
-	return &nssStore{dir: dir, readers: readers, programs: s.program()}
+// At returns the database at a place that a receipt or a step names, whether it is there or not.
+func (b Browsers) At(p place.Place) (place.Store, error) {
+	if filepath.Base(p.Path) == profilesList {
+		return nil, fmt.Errorf("%s is no database", p.Path)
+	}
+	return b.database(p.Path, p.Readers), nil
+}
+
+func (b Browsers) database(dir, readers string) *database {
+	return &database{dir: dir, readers: readers, programs: b.Programs}
 }
 
 // chromiumDirs are the two places of a database, the preferred one first.
-func (s *Stores) chromiumDirs() []string {
-	data := s.getenv("XDG_DATA_HOME")
+func (b Browsers) chromiumDirs() []string {
+	data := b.Getenv("XDG_DATA_HOME")
 	if !filepath.IsAbs(data) {
-		data = filepath.Join(s.Home, ".local/share")
+		data = filepath.Join(b.Home, ".local/share")
 	}
-	return []string{filepath.Join(s.Home, ".pki/nssdb"), filepath.Join(data, "pki/nssdb")}
+	return []string{filepath.Join(b.Home, ".pki/nssdb"), filepath.Join(data, "pki/nssdb")}
 }
 
-func (s *Stores) hasChromium() bool {
+func (b Browsers) hasChromium() bool {
 	return slices.ContainsFunc(chromiumPrograms[:], func(name string) bool {
-		_, err := s.program().find(name)
+		_, err := b.Programs.Find(name)
 		return err == nil
 	})
 }
 
 // newChromium is where Chromium will make its database.
-func (s *Stores) newChromium() string {
-	dirs := s.chromiumDirs()
+func (b Browsers) newChromium() string {
+	dirs := b.chromiumDirs()
 	if info, err := os.Stat(dirs[0]); err == nil && info.IsDir() {
 		return dirs[0]
 	}
@@ -135,12 +155,12 @@ func (s *Stores) newChromium() string {
 
 type firefoxDir struct{ dir, name string }
 
-func (s *Stores) firefoxDirs() []firefoxDir {
+func (b Browsers) firefoxDirs() []firefoxDir {
 	var dirs []firefoxDir
 	for _, f := range firefoxes {
-		dirs = append(dirs, firefoxDir{filepath.Join(s.Home, f.dir), f.name})
+		dirs = append(dirs, firefoxDir{filepath.Join(b.Home, f.dir), f.name})
 	}
-	if config := s.getenv("XDG_CONFIG_HOME"); filepath.IsAbs(config) {
+	if config := b.Getenv("XDG_CONFIG_HOME"); filepath.IsAbs(config) {
 		dirs = append(dirs, firefoxDir{filepath.Join(config, "mozilla/firefox"), "Firefox"})
 	}
 	return dirs
@@ -160,7 +180,7 @@ func profiles(dir string) ([]string, error) {
 	paths := parseProfiles(dir, string(data))
 	for _, pattern := range []string{"*", "Profiles/*"} {
 		// The pattern is a good one, so that there is no error.
-		found, _ := filepath.Glob(filepath.Join(globQuote(dir), pattern, nssFiles[0]))
+		found, _ := filepath.Glob(filepath.Join(place.GlobQuote(dir), pattern, files[0]))
 		for _, path := range found {
 			paths = append(paths, filepath.Dir(path))
 		}

@@ -1,4 +1,6 @@
-package truststore
+// Package system is the trust store that a Linux distribution keeps for all programs: a directory for the
+// administrator's certificates, and a program that makes what they read.
+package system
 
 import (
 	"bytes"
@@ -8,7 +10,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,12 +18,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tunneld/tunneld/internal/atomicfile"
+	"github.com/tunneld/tunneld/internal/tls/truststore/held"
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
+	"github.com/tunneld/tunneld/internal/tls/truststore/program"
 )
 
 // A layout is how a family of distributions keeps its trust store: a directory for
 // certificates, and a program that makes from it what programs read.
 type layout struct {
-	kind Kind
+	kind place.Kind
 	// anchors is the directory of the administrator's certificates.
 	anchors string
 	// update are the programs that will do, with their arguments, the best one first.
@@ -40,28 +44,28 @@ type layout struct {
 // own, so that at most one is found.
 var layouts = []layout{
 	{
-		kind:    RedHat,
+		kind:    place.RedHat,
 		anchors: "/etc/pki/ca-trust/source/anchors",
 		update:  [][]string{{"update-ca-trust", "extract"}},
 		bundle:  "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
 		java:    "/etc/pki/ca-trust/extracted/java/cacerts",
 		readers: "curl, OpenSSL, Go, the system's Python and Java, browsers of the distribution",
 	}, {
-		kind:    Arch,
+		kind:    place.Arch,
 		anchors: "/etc/ca-certificates/trust-source/anchors",
 		update:  [][]string{{"update-ca-trust"}, {"trust", "extract-compat"}},
 		bundle:  "/etc/ca-certificates/extracted/tls-ca-bundle.pem",
 		java:    "/etc/ssl/certs/java/cacerts",
 		readers: "curl, OpenSSL, Go, the system's Python and Java, browsers of the distribution",
 	}, {
-		kind:    SUSE,
+		kind:    place.SUSE,
 		anchors: "/etc/pki/trust/anchors",
 		update:  [][]string{{"update-ca-certificates"}},
 		bundle:  "/var/lib/ca-certificates/ca-bundle.pem",
 		java:    "/var/lib/ca-certificates/java-cacerts",
 		readers: "curl, OpenSSL, Go, the system's Python and Java",
 	}, {
-		kind:    Debian,
+		kind:    place.Debian,
 		anchors: "/usr/local/share/ca-certificates",
 		update:  [][]string{{"update-ca-certificates"}},
 		bundle:  "/etc/ssl/certs/ca-certificates.crt",
@@ -71,23 +75,41 @@ var layouts = []layout{
 	},
 }
 
-// findSystem returns the system's own store, by the directory and the program that it has; nil if it
-// has none that is known.
-func (s *Stores) findSystem() store {
+// Find returns the system's own store, by the directory and the program that it has; nil if it has none
+// that is known. root is put before its paths; it is empty but for tests.
+func Find(root string, programs program.Programs) place.Store {
 	for _, l := range layouts {
-		if st, err := s.system(l); err == nil {
+		if st, err := open(l, root, programs); err == nil {
 			return st
 		}
 	}
 	return nil
 }
 
-// system returns the store of this layout. The error says what is missing of it.
-func (s *Stores) system(l layout) (*systemStore, error) {
-	st := &systemStore{layout: l, programs: s.program()}
+// At returns the store at a place that a receipt or a step names.
+func At(p place.Place, root string, programs program.Programs) (place.Store, error) {
+	for _, l := range layouts {
+		if l.kind != p.Kind {
+			continue
+		}
+		st, err := open(l, root, programs)
+		if err != nil {
+			return nil, fmt.Errorf("the trust store is gone, or its program: %w", err)
+		}
+		if st.anchors != filepath.Clean(p.Path) {
+			return nil, fmt.Errorf("%s is not where such a trust store is", p.Path)
+		}
+		return st, nil
+	}
+	return nil, fmt.Errorf("%s is no kind of trust store of this system", p.Kind)
+}
+
+// open returns the store of a layout. The error says what is missing of it.
+func open(l layout, root string, programs program.Programs) (*store, error) {
+	st := &store{layout: l, programs: programs}
 	for _, path := range []*string{&st.anchors, &st.bundle, &st.links, &st.java} {
 		if *path != "" {
-			*path = filepath.Join("/", s.root, *path)
+			*path = filepath.Join("/", root, *path)
 		}
 	}
 	if info, err := os.Stat(st.anchors); err != nil {
@@ -98,8 +120,8 @@ func (s *Stores) system(l layout) (*systemStore, error) {
 	var err error
 	for _, words := range l.update {
 		var path string
-		if path, err = st.programs.find(words[0]); err == nil {
-			st.program = command{path: path, args: words[1:], limit: updateLimit, finishes: true}
+		if path, err = st.programs.Find(words[0]); err == nil {
+			st.program = program.Command{Path: path, Args: words[1:], Limit: updateLimit, Finishes: true}
 			return st, nil
 		}
 	}
@@ -110,49 +132,49 @@ func (s *Stores) system(l layout) (*systemStore, error) {
 // seconds on a machine that has nothing else to do.
 const updateLimit = 5 * time.Minute
 
-type systemStore struct {
+type store struct {
 	layout
-	program  command
-	programs programs
+	program  program.Command
+	programs program.Programs
 }
 
-func (s *systemStore) place() Place {
-	return Place{Kind: s.kind, Path: s.anchors, Scope: Machine, Readers: s.readers}
+func (s *store) Place() place.Place {
+	return place.Place{Kind: s.kind, Path: s.anchors, Scope: place.Machine, Readers: s.readers}
 }
 
 // fileName is what the file of ours is called.
-func fileName(fingerprint string) string { return alias(fingerprint) + ".crt" }
+func fileName(fingerprint string) string { return place.Alias(fingerprint) + ".crt" }
 
 // own is the path of the file of ours.
-func (s *systemStore) own(cert *x509.Certificate) string {
-	return filepath.Join(s.anchors, fileName(Fingerprint(cert)))
+func (s *store) own(cert *x509.Certificate) string {
+	return filepath.Join(s.anchors, fileName(place.Fingerprint(cert)))
 }
 
-func (s *systemStore) look(_ context.Context, cert *x509.Certificate) (presence, error) {
+func (s *store) Look(_ context.Context, cert *x509.Certificate) (place.Presence, error) {
 	files, err := s.files(cert)
 	if err != nil {
-		return absent, err
+		return place.Absent, err
 	}
 	bundled, err := bundles(s.bundle, cert)
 	if err != nil {
-		return absent, err
+		return place.Absent, err
 	}
 	if bundled && len(files) > 0 {
-		return present, nil
+		return place.Present, nil
 	}
 	traces, err := s.traces(cert)
 	if err != nil {
-		return absent, err
+		return place.Absent, err
 	}
 	if bundled || len(files) > 0 || traces {
-		return partly, nil
+		return place.Partly, nil
 	}
-	return absent, nil
+	return place.Absent, nil
 }
 
 // files are those that hold the certificate and nothing else, whatever they are called: it may
 // have been put there by hand. What is ours by its name counts if it is broken, too.
-func (s *systemStore) files(cert *x509.Certificate) ([]string, error) {
+func (s *store) files(cert *x509.Certificate) ([]string, error) {
 	var files []string
 	err := filepath.WalkDir(s.anchors, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() {
@@ -169,7 +191,7 @@ func (s *systemStore) files(cert *x509.Certificate) ([]string, error) {
 		if err != nil {
 			return nil // what a user cannot read is not what was put there for all
 		}
-		if c := certificate(data); c != nil && c.Equal(cert) || bytes.Equal(data, cert.Raw) {
+		if c := place.Certificate(data); c != nil && c.Equal(cert) || bytes.Equal(data, cert.Raw) {
 			files = append(files, path)
 		}
 		return nil
@@ -188,16 +210,16 @@ func bundles(path string, cert *x509.Certificate) (bool, error) {
 	} else if err != nil {
 		return false, fmt.Errorf("look what programs read: %w", err)
 	}
-	return inBundle(data, cert), nil
+	return held.InBundle(data, cert), nil
 }
 
 // traces reports whether there is more of a certificate than readers of the bundle see, which is so
 // after a crash or a removal by hand: links to a file that is gone, and Java's key store.
-func (s *systemStore) traces(cert *x509.Certificate) (bool, error) {
+func (s *store) traces(cert *x509.Certificate) (bool, error) {
 	if left, err := s.left(cert); err != nil || len(left) > 0 {
 		return len(left) > 0, err
 	}
-	if links, err := s.linked(fileName(Fingerprint(cert))); err != nil || len(links) > 0 {
+	if links, err := s.linked(fileName(place.Fingerprint(cert))); err != nil || len(links) > 0 {
 		return len(links) > 0, err
 	}
 	return s.javaHas(cert), nil
@@ -205,14 +227,14 @@ func (s *systemStore) traces(cert *x509.Certificate) (bool, error) {
 
 // javaHas reports whether the key store that follows has the certificate. Its entries of
 // certificates are not encrypted, and whole.
-func (s *systemStore) javaHas(cert *x509.Certificate) bool {
+func (s *store) javaHas(cert *x509.Certificate) bool {
 	data, err := os.ReadFile(s.java)
 	return err == nil && bytes.Contains(data, cert.Raw)
 }
 
 // linked are the links to a certificate's file, which is named from the directory of anchors: its own, and that
 // by the hash of its subject, which leads to the first.
-func (s *systemStore) linked(file string) ([]string, error) {
+func (s *store) linked(file string) ([]string, error) {
 	if s.links == "" {
 		return nil, nil
 	}
@@ -243,30 +265,30 @@ func linkName(file string) string {
 	return strings.TrimSuffix(name, ".crt") + ".pem"
 }
 
-func (s *systemStore) ready(_ context.Context, _ Action, _ *x509.Certificate) error {
+func (s *store) Ready(_ context.Context, _ place.Action, _ *x509.Certificate) error {
 	for _, dir := range []string{s.anchors, filepath.Dir(s.bundle)} {
-		if err := onlyRoots(dir); err != nil {
+		if err := place.OnlyRoots(dir); err != nil {
 			return err
 		}
 		if err := unix.Access(dir, unix.W_OK); errors.Is(err, unix.EROFS) {
-			return &blockedError{dir + " is on a file system that is read-only", "make it writable, or put the certificate into the system's image"}
+			return place.Blocked(dir+" is on a file system that is read-only", "make it writable, or put the certificate into the system's image")
 		} else if err != nil {
 			return fmt.Errorf("write to %s: %w", dir, err)
 		}
 	}
-	return onlyRoots(s.program.path)
+	return place.OnlyRoots(s.program.Path)
 }
 
-func (s *systemStore) add(ctx context.Context, cert *x509.Certificate) error {
-	if err := atomicfile.Write(s.own(cert), encode(cert), 0o644); err != nil {
+func (s *store) Add(ctx context.Context, cert *x509.Certificate) error {
+	if err := atomicfile.Write(s.own(cert), place.Encode(cert), 0o644); err != nil {
 		return err
 	}
 	return s.update(ctx)
 }
 
 // update has the distribution's program make what others read.
-func (s *systemStore) update(ctx context.Context, args ...string) error {
-	if s.kind == Debian {
+func (s *store) update(ctx context.Context, args ...string) error {
+	if s.kind == place.Debian {
 		// Debian's program appends to the file that it then makes the bundle, and whatever
 		// one that was killed has left there would be in it twice.
 		if err := os.Remove(s.bundle + ".new"); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -274,13 +296,13 @@ func (s *systemStore) update(ctx context.Context, args ...string) error {
 		}
 	}
 	c := s.program
-	c.args = append(slices.Clone(c.args), args...)
-	_, err := s.programs.run(ctx, c)
+	c.Args = append(slices.Clone(c.Args), args...)
+	_, err := s.programs.Run(ctx, c)
 	return err
 }
 
 // before: what is there by hand are files of other names.
-func (s *systemStore) before(_ context.Context, cert *x509.Certificate) (restore func(context.Context) error, err error) {
+func (s *store) Before(_ context.Context, cert *x509.Certificate) (restore func(context.Context) error, err error) {
 	if _, err := os.Lstat(s.own(cert)); err == nil {
 		return func(context.Context) error { return nil }, nil
 	}
@@ -288,10 +310,10 @@ func (s *systemStore) before(_ context.Context, cert *x509.Certificate) (restore
 		if err := os.Remove(s.own(cert)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if s.kind != Debian {
+		if s.kind != place.Debian {
 			return s.update(ctx)
 		}
-		names := []string{fileName(Fingerprint(cert))}
+		names := []string{fileName(place.Fingerprint(cert))}
 		refused, err := s.exclude(ctx, cert, names)
 		if err == nil && refused != nil {
 			err = s.update(ctx)
@@ -300,12 +322,12 @@ func (s *systemStore) before(_ context.Context, cert *x509.Certificate) (restore
 	}, nil
 }
 
-func (s *systemStore) remove(ctx context.Context, cert *x509.Certificate) error {
+func (s *store) Remove(ctx context.Context, cert *x509.Certificate) error {
 	files, err := s.files(cert)
 	if err != nil {
 		return err
 	}
-	names := []string{fileName(Fingerprint(cert))}
+	names := []string{fileName(place.Fingerprint(cert))}
 	for _, path := range files {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -323,7 +345,7 @@ func (s *systemStore) remove(ctx context.Context, cert *x509.Certificate) error 
 			return err
 		}
 	}
-	if s.kind == Debian {
+	if s.kind == place.Debian {
 		err = s.removeDebian(ctx, cert, names)
 	} else {
 		err = s.update(ctx)
@@ -340,8 +362,8 @@ func (s *systemStore) remove(ctx context.Context, cert *x509.Certificate) error 
 }
 
 // left is what atomicfile leaves of a file of ours when the process is killed.
-func (s *systemStore) left(cert *x509.Certificate) ([]string, error) {
-	return filepath.Glob(filepath.Join(globQuote(s.anchors), "."+fileName(Fingerprint(cert))+".*.tmp"))
+func (s *store) left(cert *x509.Certificate) ([]string, error) {
+	return filepath.Glob(filepath.Join(place.GlobQuote(s.anchors), "."+fileName(place.Fingerprint(cert))+".*.tmp"))
 }
 
 // removeDebian has Debian's program take out the certificates whose files, of these names, are gone.
@@ -350,7 +372,7 @@ func (s *systemStore) left(cert *x509.Certificate) ([]string, error) {
 // --fresh there are no links left, but every certificate counts as new, and Java still keeps it. Only what its
 // configuration excludes is taken out everywhere, as long as its link is there; so it gets a
 // configuration that says so, in memory, where a crash leaves nothing of it.
-func (s *systemStore) removeDebian(ctx context.Context, cert *x509.Certificate, names []string) error {
+func (s *store) removeDebian(ctx context.Context, cert *x509.Certificate, names []string) error {
 	refused, err := s.exclude(ctx, cert, names)
 	if err != nil {
 		return err
@@ -369,13 +391,13 @@ func (s *systemStore) removeDebian(ctx context.Context, cert *x509.Certificate, 
 		return err
 	}
 	if s.javaHas(cert) {
-		return &blockedError{s.java + " still has the certificate", fmt.Sprintf("keytool -delete -cacerts -storepass changeit -alias debian:%s", linkName(names[0]))}
+		return place.Blocked(s.java+" still has the certificate", fmt.Sprintf("keytool -delete -cacerts -storepass changeit -alias debian:%s", linkName(names[0])))
 	}
 	return nil
 }
 
 // exclude runs Debian's program with such a configuration. refused is the program's own error.
-func (s *systemStore) exclude(ctx context.Context, cert *x509.Certificate, names []string) (refused, err error) {
+func (s *store) exclude(ctx context.Context, cert *x509.Certificate, names []string) (refused, err error) {
 	conf, err := os.ReadFile(debianConf)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -393,7 +415,7 @@ func (s *systemStore) exclude(ctx context.Context, cert *x509.Certificate, names
 	}
 	fd, err := unix.MemfdCreate("ca-certificates.conf", unix.MFD_CLOEXEC)
 	if err != nil {
-		return nil, fmt.Errorf("make a configuration for %s: %w", s.program.path, err)
+		return nil, fmt.Errorf("make a configuration for %s: %w", s.program.Path, err)
 	}
 	f := os.NewFile(uintptr(fd), "ca-certificates.conf")
 	defer f.Close()
@@ -407,7 +429,7 @@ func (s *systemStore) exclude(ctx context.Context, cert *x509.Certificate, names
 const debianConf = "/etc/ca-certificates.conf"
 
 // unlink removes links to files that are gone, which is left to do if the program failed.
-func (s *systemStore) unlink(names []string) error {
+func (s *store) unlink(names []string) error {
 	for _, name := range names {
 		links, err := s.linked(name)
 		if err != nil {
@@ -426,12 +448,12 @@ func (s *systemStore) unlink(names []string) error {
 }
 
 // search finds the file of ours, of which the fingerprint is the name.
-func (s *systemStore) search(_ context.Context, fingerprint string) (*x509.Certificate, error) {
+func (s *store) Search(_ context.Context, fingerprint string) (*x509.Certificate, error) {
 	data, err := os.ReadFile(filepath.Join(s.anchors, fileName(fingerprint)))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	if cert := certificate(data); cert != nil && Fingerprint(cert) == fingerprint {
+	if cert := place.Certificate(data); cert != nil && place.Fingerprint(cert) == fingerprint {
 		return cert, nil
 	}
 	// The file may be gone already, and those who read what was made of it not know.
@@ -439,13 +461,10 @@ func (s *systemStore) search(_ context.Context, fingerprint string) (*x509.Certi
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	for _, cert := range certificates(data) {
-		if Fingerprint(cert) == fingerprint {
+	for _, cert := range place.Certificates(data) {
+		if place.Fingerprint(cert) == fingerprint {
 			return cert, nil
 		}
 	}
 	return nil, nil
 }
-
-// isMissing reports whether a program is not there.
-func isMissing(err error) bool { return errors.Is(err, exec.ErrNotFound) }

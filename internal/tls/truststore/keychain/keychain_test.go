@@ -1,4 +1,4 @@
-package truststore
+package keychain
 
 import (
 	"bytes"
@@ -17,6 +17,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
+	"github.com/tunneld/tunneld/internal/tls/truststore/program"
 )
 
 // A playedSecurity plays macOS's program security, with what it works on. What it takes,
@@ -51,16 +53,16 @@ func playSecurity(t *testing.T) *playedSecurity {
 	}
 }
 
-func (p *playedSecurity) keychain(scope Scope) keychain {
-	k := keychain{scope: Machine, path: systemKeychain, programs: programs{
-		find: func(name string) (string, error) { return "/usr/bin/" + name, nil },
-		run:  p.run,
+func (p *playedSecurity) keychain(scope place.Scope) keychain {
+	k := keychain{scope: place.Machine, path: systemKeychain, programs: program.Programs{
+		Find: func(name string) (string, error) { return "/usr/bin/" + name, nil },
+		Run:  p.run,
 	}, exists: func(path string) bool {
 		_, ok := p.keychains[path]
 		return ok
 	}}
-	if scope == User {
-		k.scope, k.path, k.home = User, userLogin, "/Users/ada"
+	if scope == place.User {
+		k.scope, k.path, k.home = place.User, userLogin, "/Users/ada"
 	}
 	return k
 }
@@ -86,12 +88,12 @@ var errTooLate = fmt.Errorf("security has not ended within 3m0s: %w", context.De
 // errExit is what a program that failed gives: the tool says why in the user's language.
 var errExit = errors.New("exit status 1")
 
-func (p *playedSecurity) run(ctx context.Context, c command) ([]byte, error) {
+func (p *playedSecurity) run(ctx context.Context, c program.Command) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	p.env = c.env
-	args := slices.Clone(c.args)
+	p.env = c.Env
+	args := slices.Clone(c.Args)
 	for i, arg := range args {
 		if strings.Contains(arg, "tunneld-trust-") {
 			args[i] = "FILE"
@@ -102,11 +104,11 @@ func (p *playedSecurity) run(ctx context.Context, c command) ([]byte, error) {
 	if line == p.hang {
 		return nil, context.DeadlineExceeded
 	}
-	if c.path != "/usr/bin/security" || c.limit == 0 {
-		p.t.Errorf("%s is run, for at most %v", c.path, c.limit)
+	if c.Path != "/usr/bin/security" || c.Limit == 0 {
+		p.t.Errorf("%s is run, for at most %v", c.Path, c.Limit)
 	}
-	withValue := map[string][]string{"add-trusted-cert": {"-r", "-p", "-k"}, "delete-certificate": {"-Z"}}[c.args[0]]
-	options, rest := map[string][]string{}, c.args[1:]
+	withValue := map[string][]string{"add-trusted-cert": {"-r", "-p", "-k"}, "delete-certificate": {"-Z"}}[c.Args[0]]
+	options, rest := map[string][]string{}, c.Args[1:]
 	for len(rest) > 0 && strings.HasPrefix(rest[0], "-") {
 		option := rest[0]
 		options[option], rest = append(options[option], ""), rest[1:]
@@ -124,11 +126,11 @@ func (p *playedSecurity) run(ctx context.Context, c command) ([]byte, error) {
 	} else if _, ok := options["-s"]; ok {
 		domain = "system"
 	}
-	switch c.args[0] {
+	switch c.Args[0] {
 	case "find-certificate":
 		return p.find(rest[0])
 	case "add-trusted-cert":
-		return nil, p.add(domain, options, rest[0])
+		return nil, p.addTrusted(domain, options, rest[0])
 	case "remove-trusted-cert":
 		return nil, p.untrust(domain, rest[0])
 	case "delete-certificate":
@@ -136,7 +138,7 @@ func (p *playedSecurity) run(ctx context.Context, c command) ([]byte, error) {
 	case "trust-settings-export":
 		return nil, p.export(domain, rest[0])
 	}
-	p.t.Errorf("security knows no %s", c.args[0])
+	p.t.Errorf("security knows no %s", c.Args[0])
 	return nil, errExit
 }
 
@@ -179,7 +181,7 @@ func appleHash(der []byte) string {
 	return strings.ToUpper(hex.EncodeToString(sum[:]))
 }
 
-func (p *playedSecurity) add(domain string, options map[string][]string, file string) error {
+func (p *playedSecurity) addTrusted(domain string, options map[string][]string, file string) error {
 	der, path := p.read(file), options["-k"][0]
 	if !slices.ContainsFunc(p.keychains[path], func(c []byte) bool { return bytes.Equal(c, der) }) {
 		p.change()
@@ -226,7 +228,7 @@ func (p *playedSecurity) untrust(domain, file string) error {
 func (p *playedSecurity) delete(hash, path string) error {
 	i := slices.IndexFunc(p.keychains[path], func(der []byte) bool {
 		cert, err := x509.ParseCertificate(der)
-		return err == nil && strings.ToUpper(Fingerprint(cert)) == hash
+		return err == nil && strings.ToUpper(place.Fingerprint(cert)) == hash
 	})
 	if i < 0 {
 		return errExit // "Unable to delete certificate matching"
@@ -278,30 +280,13 @@ func exportedSettings(settings map[string]string) string {
 `
 }
 
-func wantPresence(t *testing.T, what string, s store, cert *x509.Certificate, want presence) {
-	t.Helper()
-	if got, err := s.look(t.Context(), cert); got != want || err != nil {
-		t.Errorf("%s: the certificate is there %d, error %v; want %d", what, got, err, want)
-	}
-}
-
-func wantSearch(t *testing.T, s searcher, cert *x509.Certificate) {
-	t.Helper()
-	if got, err := s.search(t.Context(), Fingerprint(cert)); !cert.Equal(got) || err != nil {
-		t.Errorf("searched for by its fingerprint: %v, error %v; want it", got, err)
-	}
-	if got, err := s.search(t.Context(), strings.Repeat("0", 64)); got != nil || err != nil {
-		t.Errorf("searched for one that is not there: %v, error %v; want none", got, err)
-	}
-}
-
 func TestKeychain(t *testing.T) {
 	for _, test := range []struct {
-		scope       Scope
+		scope       place.Scope
 		add, remove []string
 		env         []string
 	}{
-		{User, []string{
+		{place.User, []string{
 			"find-certificate -a -p /Users/ada/Library/Keychains/login.keychain-db",
 			"add-trusted-cert -r trustRoot -p ssl -p basic -k /Users/ada/Library/Keychains/login.keychain-db FILE",
 		}, []string{
@@ -310,7 +295,7 @@ func TestKeychain(t *testing.T) {
 			"find-certificate -a -p /Users/ada/Library/Keychains/login.keychain-db",
 			"delete-certificate -Z SHA256 /Users/ada/Library/Keychains/login.keychain-db",
 		}, []string{"HOME=/Users/ada"}},
-		{Machine, []string{
+		{place.Machine, []string{
 			"find-certificate -a -p /Library/Keychains/System.keychain",
 			"add-trusted-cert -d -r trustRoot -p ssl -p basic -k /Library/Keychains/System.keychain FILE",
 		}, []string{
@@ -324,13 +309,13 @@ func TestKeychain(t *testing.T) {
 			mac := playSecurity(t)
 			k := mac.keychain(test.scope)
 			ours, others := playedRoot(t), playedRoot(t) // of the same name
-			wantPresence(t, "nothing set yet", k, ours, absent)
-			if err := k.add(t.Context(), others); err != nil {
+			wantPresence(t, "nothing set yet", k, ours, place.Absent)
+			if err := k.Add(t.Context(), others); err != nil {
 				t.Fatal(err)
 			}
 			before := mac.state()
 			mac.runs = nil
-			if err := k.add(t.Context(), ours); err != nil {
+			if err := k.Add(t.Context(), ours); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(test.add, mac.runs); diff != "" {
@@ -339,25 +324,25 @@ func TestKeychain(t *testing.T) {
 			if !slices.Equal(mac.env, test.env) {
 				t.Errorf("with %q in the environment; want %q", mac.env, test.env)
 			}
-			wantPresence(t, "added", k, ours, present)
-			wantPresence(t, "the other one", k, others, present)
+			wantPresence(t, "added", k, ours, place.Present)
+			wantPresence(t, "the other one", k, others, place.Present)
 			wantSearch(t, k, ours)
 			mac.runs = nil
-			if err := k.remove(t.Context(), ours); err != nil {
+			if err := k.Remove(t.Context(), ours); err != nil {
 				t.Fatal(err)
 			}
-			hash := strings.ToUpper(Fingerprint(ours))
+			hash := strings.ToUpper(place.Fingerprint(ours))
 			for i := range mac.runs {
 				mac.runs[i] = strings.Replace(mac.runs[i], hash, "SHA256", 1)
 			}
 			if diff := cmp.Diff(test.remove, mac.runs); diff != "" {
 				t.Errorf("to remove (-want +got):\n%s", diff)
 			}
-			wantPresence(t, "removed", k, ours, absent)
+			wantPresence(t, "removed", k, ours, place.Absent)
 			if diff := cmp.Diff(before, mac.state()); diff != "" {
 				t.Errorf("afterwards (-before +after):\n%s", diff)
 			}
-			if err := k.remove(t.Context(), ours); err != nil {
+			if err := k.Remove(t.Context(), ours); err != nil {
 				t.Errorf("removed again: %v", err)
 			}
 		})
@@ -377,7 +362,7 @@ func TestKeychainNotAllowed(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			mac := playSecurity(t)
-			k, cert := mac.keychain(User), playedRoot(t)
+			k, cert := mac.keychain(place.User), playedRoot(t)
 			no := func() error { return test.answer }
 			before := mac.state()
 			check := func(what string, err error) {
@@ -387,7 +372,7 @@ func TestKeychainNotAllowed(t *testing.T) {
 				}
 			}
 			mac.dialog = no
-			check("add", k.add(t.Context(), cert))
+			check("add", k.Add(t.Context(), cert))
 			if diff := cmp.Diff(before, mac.state()); diff != "" {
 				t.Errorf("not added (-before +after):\n%s", diff)
 			}
@@ -395,19 +380,19 @@ func TestKeychainNotAllowed(t *testing.T) {
 			// A certificate that somebody keeps there, and does not trust, stays.
 			mac.keychains[userLogin] = [][]byte{cert.Raw}
 			before = mac.state()
-			wantPresence(t, "kept", k, cert, partly)
-			check("add what was kept", k.add(t.Context(), cert))
+			wantPresence(t, "kept", k, cert, place.Partly)
+			check("add what was kept", k.Add(t.Context(), cert))
 			if diff := cmp.Diff(before, mac.state()); diff != "" {
 				t.Errorf("not added (-before +after):\n%s", diff)
 			}
 
 			mac.dialog = nil
-			if err := k.add(t.Context(), cert); err != nil {
+			if err := k.Add(t.Context(), cert); err != nil {
 				t.Fatal(err)
 			}
 			before = mac.state()
 			mac.dialog = no
-			check("remove", k.remove(t.Context(), cert))
+			check("remove", k.Remove(t.Context(), cert))
 			if diff := cmp.Diff(before, mac.state()); diff != "" {
 				t.Errorf("not removed (-before +after):\n%s", diff)
 			}
@@ -418,25 +403,25 @@ func TestKeychainNotAllowed(t *testing.T) {
 // What was done when the time was over is done.
 func TestKeychainJustInTime(t *testing.T) {
 	mac := playSecurity(t)
-	k, cert := mac.keychain(User), playedRoot(t)
+	k, cert := mac.keychain(place.User), playedRoot(t)
 	mac.dialog = func() error { return errTooLate }
-	if err := k.add(t.Context(), cert); err != nil {
+	if err := k.Add(t.Context(), cert); err != nil {
 		t.Errorf("error %v; want none", err)
 	}
-	wantPresence(t, "added", k, cert, present)
+	wantPresence(t, "added", k, cert, place.Present)
 }
 
 // The user gives up while the dialog is there.
 func TestKeychainGivenUp(t *testing.T) {
 	mac := playSecurity(t)
-	k, cert := mac.keychain(User), playedRoot(t)
+	k, cert := mac.keychain(place.User), playedRoot(t)
 	before := mac.state()
 	ctx, cancel := context.WithCancel(t.Context())
 	mac.dialog = func() error {
 		cancel()
 		return ctx.Err()
 	}
-	if err := k.add(ctx, cert); !errors.Is(err, context.Canceled) {
+	if err := k.Add(ctx, cert); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v; want %v", err, context.Canceled)
 	}
 	if diff := cmp.Diff(before, mac.state()); diff != "" {
@@ -466,12 +451,12 @@ func TestKeychainKilled(t *testing.T) {
 	}
 	for n, done := 0, false; !done && !t.Failed(); n++ {
 		mac := playSecurity(t)
-		k, cert := mac.keychain(Machine), playedRoot(t)
-		add := func() error { return k.add(t.Context(), cert) }
-		remove := func() error { return k.remove(t.Context(), cert) }
+		k, cert := mac.keychain(place.Machine), playedRoot(t)
+		add := func() error { return k.Add(t.Context(), cert) }
+		remove := func() error { return k.Remove(t.Context(), cert) }
 		before := mac.state()
 		done = use(mac, n, add)
-		if p, err := k.look(t.Context(), cert); !done && (n == 0) != (p == absent) || err != nil {
+		if p, err := k.Look(t.Context(), cert); !done && (n == 0) != (p == place.Absent) || err != nil {
 			t.Errorf("ended at change %d, look says %d, error %v", n, p, err)
 		}
 		use(mac, 99, remove)
@@ -480,7 +465,7 @@ func TestKeychainKilled(t *testing.T) {
 		}
 		use(mac, n, add)
 		use(mac, 99, add)
-		wantPresence(t, "added again", k, cert, present)
+		wantPresence(t, "added again", k, cert, place.Present)
 		done = use(mac, n, remove) && done
 		use(mac, 99, remove)
 		if diff := cmp.Diff(before, mac.state()); diff != "" {
@@ -492,27 +477,27 @@ func TestKeychainKilled(t *testing.T) {
 // Trust settings that cannot be had are no reason to think that there are none.
 func TestKeychainUnreadable(t *testing.T) {
 	mac := playSecurity(t)
-	k, cert := mac.keychain(User), playedRoot(t)
+	k, cert := mac.keychain(place.User), playedRoot(t)
 	delete(mac.settings, "system") // so nothing can be exported
-	if p, err := k.look(t.Context(), cert); err == nil {
+	if p, err := k.Look(t.Context(), cert); err == nil {
 		t.Errorf("no trust settings can be had, and look says %d", p)
 	}
-	if err := k.remove(t.Context(), cert); err == nil {
+	if err := k.Remove(t.Context(), cert); err == nil {
 		t.Error("no trust settings can be had, and it is removed")
 	}
 	mac.settings["system"] = map[string]string{}
 	mac.hang = "trust-settings-export FILE"
-	if p, err := k.look(t.Context(), cert); !errors.Is(err, context.DeadlineExceeded) {
+	if p, err := k.Look(t.Context(), cert); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("it takes for ever to have trust settings, and look says %d, error %v", p, err)
 	}
 	mac.hang = "find-certificate -a -p " + userLogin
-	if p, err := k.look(t.Context(), cert); !errors.Is(err, context.DeadlineExceeded) {
+	if p, err := k.Look(t.Context(), cert); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("it takes for ever to have the certificates, and look says %d, error %v", p, err)
 	}
 	missing := k
-	missing.programs.find = func(string) (string, error) { return "", os.ErrNotExist }
-	var blocked *blockedError
-	if err := missing.ready(t.Context(), Add, cert); !errors.As(err, &blocked) {
+	missing.programs.Find = func(string) (string, error) { return "", os.ErrNotExist }
+	var blocked *place.BlockedError
+	if err := missing.Ready(t.Context(), place.Add, cert); !errors.As(err, &blocked) {
 		t.Errorf("without security, ready says %v", err)
 	}
 }
@@ -532,26 +517,26 @@ func TestKeychainChangedByHand(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			mac := playSecurity(t)
-			k, cert := mac.keychain(User), playedRoot(t)
+			k, cert := mac.keychain(place.User), playedRoot(t)
 			before := mac.state()
-			if err := k.add(t.Context(), cert); err != nil {
+			if err := k.Add(t.Context(), cert); err != nil {
 				t.Fatal(err)
 			}
 			test.change(mac, cert)
-			wantPresence(t, "changed", k, cert, partly)
-			if blocked := k.ready(t.Context(), Add, cert); k.exists(k.path) {
-				if err := k.add(t.Context(), cert); err != nil {
+			wantPresence(t, "changed", k, cert, place.Partly)
+			if blocked := k.Ready(t.Context(), place.Add, cert); k.exists(k.path) {
+				if err := k.Add(t.Context(), cert); err != nil {
 					t.Fatal(err)
 				}
-				wantPresence(t, "added again", k, cert, present)
+				wantPresence(t, "added again", k, cert, place.Present)
 				test.change(mac, cert)
 			} else if blocked == nil {
 				t.Error("without the keychain, it is ready to be added to")
 			}
-			if err := k.remove(t.Context(), cert); err != nil {
+			if err := k.Remove(t.Context(), cert); err != nil {
 				t.Fatal(err)
 			}
-			wantPresence(t, "removed", k, cert, absent)
+			wantPresence(t, "removed", k, cert, place.Absent)
 			mac.keychains[userLogin] = nil
 			if diff := cmp.Diff(before, mac.state()); diff != "" {
 				t.Errorf("removed (-before +after):\n%s", diff)
@@ -560,11 +545,10 @@ func TestKeychainChangedByHand(t *testing.T) {
 	}
 }
 
-func TestMacKeychains(t *testing.T) {
+func TestFind(t *testing.T) {
 	home := t.TempDir()
-	stores := &Stores{Scope: User, Home: home}
-	if found := stores.macKeychains(); len(found) > 0 {
-		t.Errorf("%d keychains in an empty home", len(found))
+	if found := Find(place.User, home, program.Real()); found != nil {
+		t.Errorf("%v in an empty home", found)
 	}
 	path := filepath.Join(home, loginKeychain)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -573,11 +557,57 @@ func TestMacKeychains(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	found := stores.macKeychains()
-	if len(found) != 1 {
-		t.Fatalf("%d keychains; want the login one", len(found))
+	found := Find(place.User, home, program.Real())
+	if found == nil {
+		t.Fatal("no keychain; want the login one")
 	}
-	if p := found[0].place(); p.Kind != Keychain || p.Path != path || p.Scope != User || p.Readers == "" {
+	if p := found.Place(); p.Kind != place.Keychain || p.Path != path || p.Scope != place.User || p.Readers == "" {
 		t.Errorf("place %+v", p)
+	}
+}
+
+// What takes an add back leaves what somebody had put there.
+func TestKeychainRestored(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		before func(*playedSecurity, *x509.Certificate)
+	}{
+		{"kept", func(p *playedSecurity, c *x509.Certificate) { p.keychains[userLogin] = [][]byte{c.Raw} }},
+		{"trusted by the system's defaults", func(p *playedSecurity, c *x509.Certificate) {
+			p.settings["user"] = map[string]string{appleHash(c.Raw): "<array/>"}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			mac, cert := playSecurity(t), playedRoot(t)
+			tt.before(mac, cert)
+			k := mac.keychain(place.User)
+			wantPresence(t, "before", k, cert, place.Partly)
+			before := mac.state()
+			restore, err := k.Before(t.Context(), cert)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 { // the second time there is nothing to take back
+				if err := restore(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(before, mac.state()); diff != "" {
+					t.Errorf("nothing added (-before +after):\n%s", diff)
+				}
+			}
+			if tt.name == "kept" {
+				if err := k.Add(t.Context(), cert); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				mac.keychains[userLogin] = [][]byte{cert.Raw}
+			}
+			if err := restore(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(before, mac.state()); diff != "" {
+				t.Errorf("afterwards (-before +after):\n%s", diff)
+			}
+		})
 	}
 }

@@ -1,6 +1,6 @@
 //go:build !linux && !windows
 
-package truststore
+package held
 
 import "crypto/x509"
 

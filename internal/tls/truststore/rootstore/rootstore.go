@@ -1,4 +1,5 @@
-package truststore
+// Package rootstore is Windows' stores of trusted roots.
+package rootstore
 
 import (
 	"bytes"
@@ -7,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 )
 
 // errDeclined is what Windows returns when the user says no, and also when it could
@@ -18,35 +21,35 @@ var errDeclined = errors.New("the dialog was not answered with yes")
 // though programs see both.
 type windowsRoots struct {
 	// list returns the certificates in a store, as DER.
-	list func(Scope) ([][]byte, error)
+	list func(place.Scope) ([][]byte, error)
 	// add and remove have Windows ask in the scope User, and wait for the answer,
 	// however long it takes: errDeclined is no.
-	add    func(scope Scope, der []byte) error
-	remove func(scope Scope, der []byte) error
+	add    func(scope place.Scope, der []byte) error
+	remove func(scope place.Scope, der []byte) error
 	// desktop reports whether there is one to ask on.
 	desktop func() (bool, error)
 }
 
 // A rootStore is Windows' ROOT store of the current user or of the machine.
 type rootStore struct {
-	scope Scope
+	scope place.Scope
 	roots windowsRoots
 }
 
-func (r rootStore) place() Place {
-	p := Place{Kind: Windows, Path: `LocalMachine\Root`, Scope: r.scope, Readers: "Edge, Chrome, Firefox, curl, PowerShell and most other programs, for all users"}
-	if r.scope == User {
+func (r rootStore) Place() place.Place {
+	p := place.Place{Kind: place.Windows, Path: `LocalMachine\Root`, Scope: r.scope, Readers: "Edge, Chrome, Firefox, curl, PowerShell and most other programs, for all users"}
+	if r.scope == place.User {
 		p.Path, p.Readers = `CurrentUser\Root`, "Edge, Chrome, Firefox, curl, PowerShell and most other programs of yours"
 	}
 	return p
 }
 
 // asks is what Windows asks before it does an action.
-func (r rootStore) asks(action Action) string {
+func (r rootStore) Asks(action place.Action) string {
 	switch {
-	case r.scope == Machine:
+	case r.scope == place.Machine:
 		return ""
-	case action == Add:
+	case action == place.Add:
 		return "Windows asks in a dialog whether you trust the certificate"
 	}
 	return "Windows asks in a dialog whether to delete the certificate"
@@ -54,8 +57,8 @@ func (r rootStore) asks(action Action) string {
 
 // ready has the user not wait for a dialog that nobody can see, which could not be
 // given up.
-func (r rootStore) ready(context.Context, Action, *x509.Certificate) error {
-	if r.scope == Machine {
+func (r rootStore) Ready(context.Context, place.Action, *x509.Certificate) error {
+	if r.scope == place.Machine {
 		return nil
 	}
 	desktop, err := r.roots.desktop()
@@ -63,49 +66,49 @@ func (r rootStore) ready(context.Context, Action, *x509.Certificate) error {
 		return fmt.Errorf("look for a desktop: %w", err)
 	}
 	if !desktop {
-		return &blockedError{"Windows asks in a dialog, and this session has no desktop to show it on", "run this on the machine's own desktop, not over SSH or from a service"}
+		return place.Blocked("Windows asks in a dialog, and this session has no desktop to show it on", "run this on the machine's own desktop, not over SSH or from a service")
 	}
 	return nil
 }
 
-func (r rootStore) look(_ context.Context, cert *x509.Certificate) (presence, error) {
+func (r rootStore) Look(_ context.Context, cert *x509.Certificate) (place.Presence, error) {
 	all, err := r.roots.list(r.scope)
 	if err != nil {
-		return absent, fmt.Errorf("%s: %w", r.place().Path, err)
+		return place.Absent, fmt.Errorf("%s: %w", r.Place().Path, err)
 	}
 	if slices.ContainsFunc(all, func(der []byte) bool { return bytes.Equal(der, cert.Raw) }) {
-		return present, nil
+		return place.Present, nil
 	}
-	return absent, nil
+	return place.Absent, nil
 }
 
-func (r rootStore) search(_ context.Context, fingerprint string) (*x509.Certificate, error) {
+func (r rootStore) Search(_ context.Context, fingerprint string) (*x509.Certificate, error) {
 	all, err := r.roots.list(r.scope)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", r.place().Path, err)
+		return nil, fmt.Errorf("%s: %w", r.Place().Path, err)
 	}
 	for _, der := range all {
-		if cert, err := x509.ParseCertificate(der); err == nil && Fingerprint(cert) == fingerprint {
+		if cert, err := x509.ParseCertificate(der); err == nil && place.Fingerprint(cert) == fingerprint {
 			return cert, nil
 		}
 	}
 	return nil, nil
 }
 
-func (r rootStore) add(ctx context.Context, cert *x509.Certificate) error {
+func (r rootStore) Add(ctx context.Context, cert *x509.Certificate) error {
 	return r.change(ctx, r.roots.add, cert)
 }
 
-func (r rootStore) remove(ctx context.Context, cert *x509.Certificate) error {
+func (r rootStore) Remove(ctx context.Context, cert *x509.Certificate) error {
 	return r.change(ctx, r.roots.remove, cert)
 }
 
-func (r rootStore) change(ctx context.Context, do func(Scope, []byte) error, cert *x509.Certificate) error {
+func (r rootStore) change(ctx context.Context, do func(place.Scope, []byte) error, cert *x509.Certificate) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	if err := do(r.scope, cert.Raw); err != nil {
-		return fmt.Errorf("%s: %w", r.place().Path, err)
+		return fmt.Errorf("%s: %w", r.Place().Path, err)
 	}
 	return nil
 }

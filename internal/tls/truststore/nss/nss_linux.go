@@ -1,4 +1,5 @@
-package truststore
+// Package nss is the databases that browsers keep their certificates in, and where those are.
+package nss
 
 import (
 	"bytes"
@@ -14,46 +15,49 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
+	"github.com/tunneld/tunneld/internal/tls/truststore/program"
 	"golang.org/x/sys/unix"
 )
 
-// An nssStore is a database of NSS, which browsers keep their certificates in, changed by NSS's own
+// An database is a database of NSS, which browsers keep their certificates in, changed by NSS's own
 // certutil. It is SQLite's, and so may be changed while the browser runs.
-type nssStore struct {
+type database struct {
 	dir      string
 	readers  string
-	programs programs
+	programs program.Programs
 }
 
-func (s *nssStore) place() Place {
-	return Place{Kind: NSS, Path: s.dir, Scope: User, Readers: s.readers}
+func (s *database) Place() place.Place {
+	return place.Place{Kind: place.NSS, Path: s.dir, Scope: place.User, Readers: s.readers}
 }
 
-// nssFiles are what a database consists of. cert9.db has the certificates; one that has only the
+// files are what a database consists of. cert9.db has the certificates; one that has only the
 // cert8.db of old is not for us.
-var nssFiles = [...]string{"cert9.db", "key4.db", "pkcs11.txt"}
+var files = [...]string{"cert9.db", "key4.db", "pkcs11.txt"}
 
-func (s *nssStore) database() string { return filepath.Join(s.dir, nssFiles[0]) }
+func (s *database) database() string { return filepath.Join(s.dir, files[0]) }
 
-func (s *nssStore) look(ctx context.Context, cert *x509.Certificate) (presence, error) {
+func (s *database) Look(ctx context.Context, cert *x509.Certificate) (place.Presence, error) {
 	e, err := s.entry(ctx, cert)
 	switch {
 	case err != nil:
-		return absent, err
+		return place.Absent, err
 	case e == nil:
-		return absent, nil
+		return place.Absent, nil
 	case e.trusted():
-		return present, nil
+		return place.Present, nil
 	}
-	return partly, nil
+	return place.Partly, nil
 }
 
-// An nssEntry is a certificate in a database.
-type nssEntry struct {
+// An entry is a certificate in a database.
+type entry struct {
 	nick        string
 	fingerprint string
 	// flags are NSS's words for what it is trusted for as a TLS server's or its CA's.
@@ -61,10 +65,10 @@ type nssEntry struct {
 }
 
 // trusted: with the trust flag C.
-func (e nssEntry) trusted() bool { return slices.Contains(e.flags, "Trusted CA") }
+func (e entry) trusted() bool { return slices.Contains(e.flags, "Trusted CA") }
 
 // entry is a certificate's entry, under whatever nickname; nil if it has none.
-func (s *nssStore) entry(ctx context.Context, cert *x509.Certificate) (*nssEntry, error) {
+func (s *database) entry(ctx context.Context, cert *x509.Certificate) (*entry, error) {
 	if there, err := s.mayHave(cert); err != nil || !there {
 		return nil, err
 	}
@@ -76,13 +80,13 @@ func (s *nssStore) entry(ctx context.Context, cert *x509.Certificate) (*nssEntry
 	if i := slices.Index(nicks, nickname(cert)); i > 0 {
 		nicks[0], nicks[i] = nicks[i], nicks[0]
 	}
-	fingerprint := Fingerprint(cert)
-	find := func(name string) (*nssEntry, error) {
+	fingerprint := place.Fingerprint(cert)
+	find := func(name string) (*entry, error) {
 		entries, err := s.entries(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		if i := slices.IndexFunc(entries, func(e nssEntry) bool { return e.fingerprint == fingerprint }); i >= 0 {
+		if i := slices.IndexFunc(entries, func(e entry) bool { return e.fingerprint == fingerprint }); i >= 0 {
 			return &entries[i], nil
 		}
 		return nil, nil
@@ -122,7 +126,7 @@ var errNotFound = errors.New("there is no certificate of this name")
 // mayHave reports whether the certificate's bytes are in the database's file: if not, there is nothing
 // to ask certutil. They are there in one piece if it is small and SQLite's pages are not (see "the database file
 // format" of SQLite, section 1.6); else it may be there.
-func (s *nssStore) mayHave(cert *x509.Certificate) (bool, error) {
+func (s *database) mayHave(cert *x509.Certificate) (bool, error) {
 	data, err := os.ReadFile(s.database())
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -144,42 +148,42 @@ func nickname(cert *x509.Certificate) string {
 	if name := strings.TrimSpace(cert.Subject.CommonName); name != "" {
 		return name
 	}
-	return alias(Fingerprint(cert))
+	return place.Alias(place.Fingerprint(cert))
 }
 
 // certutil runs NSS's program on the database. It gets an empty file of passwords, so that it asks for
 // none.
-func (s *nssStore) certutil(ctx context.Context, stdin []byte, args ...string) (string, error) {
+func (s *database) certutil(ctx context.Context, stdin []byte, args ...string) (string, error) {
 	path, err := s.program()
 	if err != nil {
 		return "", err
 	}
 	args = append(args, "-d", "sql:"+s.dir, "-f", "/dev/null")
-	out, err := s.programs.run(ctx, command{path: path, args: args, stdin: stdin})
+	out, err := s.programs.Run(ctx, program.Command{Path: path, Args: args, Stdin: stdin})
 	// There is no other sign of either: the exit status is always 255.
 	switch {
 	case err != nil && strings.Contains(err.Error(), "Could not find cert: ") && strings.Contains(err.Error(), "PR_FILE_NOT_FOUND_ERROR"):
 		return "", errNotFound
 	case err != nil && strings.Contains(err.Error(), "SEC_ERROR_BAD_PASSWORD"):
-		return "", &blockedError{"the database has a password", fmt.Sprintf("run: certutil -A -d sql:%s -n tunneld -t C,, -i the certificate's file; or take the password off while it is added", s.dir)}
+		return "", place.Blocked("the database has a password", fmt.Sprintf("run: certutil -A -d sql:%s -n tunneld -t C,, -i the certificate's file; or take the password off while it is added", s.dir))
 	}
 	return string(out), err
 }
 
-func (s *nssStore) program() (string, error) {
-	path, err := s.programs.find("certutil")
-	if isMissing(err) {
-		return "", &blockedError{"certutil, the program for such databases, is not installed", "install " + s.packageName()}
+func (s *database) program() (string, error) {
+	path, err := s.programs.Find("certutil")
+	if errors.Is(err, exec.ErrNotFound) {
+		return "", place.Blocked("certutil, the program for such databases, is not installed", "install "+s.packageName())
 	}
 	return path, err
 }
 
 // packageName is what certutil comes with, by the program that installs packages here.
-func (s *nssStore) packageName() string {
+func (s *database) packageName() string {
 	for _, p := range [...]struct{ program, name string }{
 		{"apt-get", "libnss3-tools"}, {"dnf", "nss-tools"}, {"yum", "nss-tools"}, {"pacman", "nss"}, {"zypper", "mozilla-nss-tools"}, {"apk", "nss-tools"},
 	} {
-		if _, err := s.programs.find(p.program); err == nil {
+		if _, err := s.programs.Find(p.program); err == nil {
 			return "the package " + p.name
 		}
 	}
@@ -187,7 +191,7 @@ func (s *nssStore) packageName() string {
 }
 
 // nicks are the nicknames in the database, each once.
-func (s *nssStore) nicks(ctx context.Context) ([]string, error) {
+func (s *database) nicks(ctx context.Context) ([]string, error) {
 	out, err := s.certutil(ctx, nil, "-L")
 	if err != nil {
 		return nil, fmt.Errorf("list the certificates: %w", err)
@@ -216,7 +220,7 @@ func isTrustFlags(word string) bool {
 }
 
 // entries are the certificates of one nickname: those with the same subject share one.
-func (s *nssStore) entries(ctx context.Context, nick string) ([]nssEntry, error) {
+func (s *database) entries(ctx context.Context, nick string) ([]entry, error) {
 	out, err := s.certutil(ctx, nil, "-L", "-n", nick)
 	if err != nil {
 		return nil, fmt.Errorf("look at the certificate %q: %w", nick, err)
@@ -226,8 +230,8 @@ func (s *nssStore) entries(ctx context.Context, nick string) ([]nssEntry, error)
 
 // parseEntries reads what certutil prints of certificates. The lines that count come after what a
 // certificate itself could say.
-func parseEntries(nick, out string) []nssEntry {
-	var entries []nssEntry
+func parseEntries(nick, out string) []entry {
+	var entries []entry
 	const headings = 4 // how far those are indented that are not the certificate's
 	heading := ""
 	for line := range strings.Lines(out) {
@@ -239,7 +243,7 @@ func parseEntries(nick, out string) []nssEntry {
 		case indent == headings:
 			heading = text
 			if text == "Fingerprint (SHA-256):" {
-				entries = append(entries, nssEntry{nick: nick})
+				entries = append(entries, entry{nick: nick})
 			}
 		case len(entries) == 0:
 		case heading == "Fingerprint (SHA-256):":
@@ -259,34 +263,34 @@ func parseEntries(nick, out string) []nssEntry {
 	return entries
 }
 
-func (s *nssStore) ready(ctx context.Context, action Action, cert *x509.Certificate) error {
+func (s *database) Ready(ctx context.Context, action place.Action, cert *x509.Certificate) error {
 	if _, err := s.program(); err != nil {
 		return err
 	}
-	made := s.makes()
+	made := s.Makes()
 	if len(made) > 0 {
-		return writable(filepath.Dir(made[0]))
+		return place.Writable(filepath.Dir(made[0]))
 	}
 	for _, path := range []string{s.dir, s.database()} {
-		if err := writable(path); err != nil {
+		if err := place.Writable(path); err != nil {
 			return err
 		}
 	}
-	if action != Add {
+	if action != place.Add {
 		return nil
 	}
 	e, err := s.entry(ctx, cert)
 	if err == nil && e != nil && !e.trusted() && len(e.flags) > 0 {
-		return &blockedError{
+		return place.Blocked(
 			fmt.Sprintf("the certificate is there, and somebody has set what it is trusted for: %s", strings.Join(e.flags, ", ")),
 			fmt.Sprintf("if you want it trusted: certutil -M -d 'sql:%s' -n '%s' -t C,,", s.dir, e.nick),
-		}
+		)
 	}
 	return err
 }
 
-func (s *nssStore) add(ctx context.Context, cert *x509.Certificate) error {
-	if len(s.makes()) > 0 {
+func (s *database) Add(ctx context.Context, cert *x509.Certificate) error {
+	if len(s.Makes()) > 0 {
 		if err := os.MkdirAll(s.dir, 0o700); err != nil {
 			return err
 		}
@@ -307,12 +311,12 @@ func (s *nssStore) add(ctx context.Context, cert *x509.Certificate) error {
 			return err
 		}
 	}
-	_, err = s.certutil(ctx, encode(cert), "-A", "-a", "-n", nick, "-t", "C,,")
+	_, err = s.certutil(ctx, place.Encode(cert), "-A", "-a", "-n", nick, "-t", "C,,")
 	return err
 }
 
 // before: what is there by hand is the certificate, without being trusted.
-func (s *nssStore) before(_ context.Context, cert *x509.Certificate) (restore func(context.Context) error, err error) {
+func (s *database) Before(_ context.Context, cert *x509.Certificate) (restore func(context.Context) error, err error) {
 	return func(ctx context.Context) error {
 		e, err := s.entry(ctx, cert)
 		if err != nil || e == nil || !e.trusted() {
@@ -333,7 +337,7 @@ func (s *nssStore) before(_ context.Context, cert *x509.Certificate) (restore fu
 
 // freeNick is a nickname for a certificate whose own is taken: the same if it is by one of the same
 // subject.
-func (s *nssStore) freeNick(ctx context.Context, cert *x509.Certificate, nick string) (string, error) {
+func (s *database) freeNick(ctx context.Context, cert *x509.Certificate, nick string) (string, error) {
 	certs, err := s.certs(ctx, nick)
 	if errors.Is(err, errNotFound) {
 		return nick, nil // it is only like it
@@ -341,21 +345,21 @@ func (s *nssStore) freeNick(ctx context.Context, cert *x509.Certificate, nick st
 		return "", err
 	}
 	if slices.ContainsFunc(certs, func(c *x509.Certificate) bool { return !bytes.Equal(c.RawSubject, cert.RawSubject) }) {
-		return nick + " " + Fingerprint(cert)[:8], nil
+		return nick + " " + place.Fingerprint(cert)[:8], nil
 	}
 	return nick, nil
 }
 
 // certs are the certificates of one nickname.
-func (s *nssStore) certs(ctx context.Context, nick string) ([]*x509.Certificate, error) {
+func (s *database) certs(ctx context.Context, nick string) ([]*x509.Certificate, error) {
 	out, err := s.certutil(ctx, nil, "-L", "-a", "-n", nick)
 	if err != nil {
 		return nil, fmt.Errorf("look at the certificate %q: %w", nick, err)
 	}
-	return certificates([]byte(out)), nil
+	return place.Certificates([]byte(out)), nil
 }
 
-func (s *nssStore) remove(ctx context.Context, cert *x509.Certificate) error {
+func (s *database) Remove(ctx context.Context, cert *x509.Certificate) error {
 	e, err := s.entry(ctx, cert)
 	if err != nil || e == nil {
 		return err
@@ -373,7 +377,7 @@ func (s *nssStore) remove(ctx context.Context, cert *x509.Certificate) error {
 }
 
 // name is what certutil knows the certificate of an entry by, and no other; certs are those of its nickname.
-func (s *nssStore) name(e *nssEntry, certs []*x509.Certificate, cert *x509.Certificate) (string, error) {
+func (s *database) name(e *entry, certs []*x509.Certificate, cert *x509.Certificate) (string, error) {
 	sameKey := 0
 	for _, c := range certs {
 		if bytes.Equal(c.RawSubjectPublicKeyInfo, cert.RawSubjectPublicKeyInfo) {
@@ -419,7 +423,7 @@ func keyURI(cert *x509.Certificate) (string, error) {
 }
 
 // search looks at each certificate in the database.
-func (s *nssStore) search(ctx context.Context, fingerprint string) (*x509.Certificate, error) {
+func (s *database) Search(ctx context.Context, fingerprint string) (*x509.Certificate, error) {
 	if _, err := os.Stat(s.database()); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -435,7 +439,7 @@ func (s *nssStore) search(ctx context.Context, fingerprint string) (*x509.Certif
 			return nil, err
 		}
 		for _, cert := range certs {
-			if Fingerprint(cert) == fingerprint {
+			if place.Fingerprint(cert) == fingerprint {
 				return cert, nil
 			}
 		}
@@ -443,7 +447,7 @@ func (s *nssStore) search(ctx context.Context, fingerprint string) (*x509.Certif
 	return nil, nil
 }
 
-func (s *nssStore) makes() []string {
+func (s *database) Makes() []string {
 	if _, err := os.Lstat(s.database()); err == nil {
 		return nil
 	}
@@ -458,13 +462,13 @@ func (s *nssStore) makes() []string {
 	return made
 }
 
-func (s *nssStore) unmake(ctx context.Context, made []string) error {
+func (s *database) Unmake(ctx context.Context, made []string) error {
 	if _, err := os.Stat(s.database()); err == nil {
 		if used, err := s.used(ctx); err != nil || used {
 			return err
 		}
 	}
-	for _, name := range nssFiles {
+	for _, name := range files {
 		for _, ending := range []string{"", "-journal"} {
 			if err := os.Remove(filepath.Join(s.dir, name+ending)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
@@ -485,7 +489,7 @@ func (s *nssStore) unmake(ctx context.Context, made []string) error {
 
 // used reports whether there is anything in the database: a certificate, a key, or another module than
 // NSS's own.
-func (s *nssStore) used(ctx context.Context) (bool, error) {
+func (s *database) used(ctx context.Context) (bool, error) {
 	if info, err := os.Stat(s.database()); err == nil && info.Size() == 0 {
 		return false, nil // certutil was killed as it made it
 	}
@@ -497,7 +501,7 @@ func (s *nssStore) used(ctx context.Context) (bool, error) {
 	if _, err := s.certutil(ctx, nil, "-K"); err == nil {
 		return true, nil
 	}
-	data, err := os.ReadFile(filepath.Join(s.dir, nssFiles[2]))
+	data, err := os.ReadFile(filepath.Join(s.dir, files[2]))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return true, err
 	}

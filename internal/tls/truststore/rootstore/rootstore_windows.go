@@ -1,4 +1,4 @@
-package truststore
+package rootstore
 
 import (
 	"bytes"
@@ -8,8 +8,12 @@ import (
 	"os"
 	"unsafe"
 
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 	"golang.org/x/sys/windows"
 )
+
+// New returns the store of a scope.
+func New(scope place.Scope) place.Store { return rootStore{scope, realWindowsRoots()} }
 
 func realWindowsRoots() windowsRoots {
 	return windowsRoots{list: listRoots, add: addRoot, remove: removeRoot, desktop: hasDesktop}
@@ -18,9 +22,9 @@ func realWindowsRoots() windowsRoots {
 // openRoots opens the part of a scope's ROOT store that is in its own part of the
 // registry: what else programs see there, such as the machine's roots in a user's store,
 // comes from elsewhere and is not ours to delete. Firefox reads the same part.
-func openRoots(scope Scope, flags uint32) (windows.Handle, error) {
+func openRoots(scope place.Scope, flags uint32) (windows.Handle, error) {
 	flags |= windows.CERT_SYSTEM_STORE_LOCAL_MACHINE
-	if scope == User {
+	if scope == place.User {
 		flags = flags&^windows.CERT_SYSTEM_STORE_LOCAL_MACHINE | windows.CERT_SYSTEM_STORE_CURRENT_USER
 	}
 	name, err := windows.UTF16PtrFromString("Root")
@@ -53,7 +57,7 @@ func eachRoot(store windows.Handle, visit func(cert *windows.CertContext, der []
 	}
 }
 
-func listRoots(scope Scope) (all [][]byte, err error) {
+func listRoots(scope place.Scope) (all [][]byte, err error) {
 	store, err := openRoots(scope, windows.CERT_STORE_READONLY_FLAG)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil // it is made with the first certificate
@@ -69,7 +73,7 @@ func listRoots(scope Scope) (all [][]byte, err error) {
 	return all, err
 }
 
-func addRoot(scope Scope, der []byte) error {
+func addRoot(scope place.Scope, der []byte) error {
 	store, err := openRoots(scope, 0)
 	if err != nil {
 		return err
@@ -82,7 +86,7 @@ func addRoot(scope Scope, der []byte) error {
 	return errors.Join(answer(err), windows.CertFreeCertificateContext(cert), windows.CertCloseStore(store, 0))
 }
 
-func removeRoot(scope Scope, der []byte) error {
+func removeRoot(scope place.Scope, der []byte) error {
 	store, err := openRoots(scope, 0)
 	if err != nil {
 		return err
