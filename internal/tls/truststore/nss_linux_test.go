@@ -77,8 +77,6 @@ var chromiums = []string{
 	"chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "brave-browser", "microsoft-edge", "vivaldi",
 }
 
-const chromiumReaders = "Chromium, Chrome, Brave, Edge, Vivaldi"
-
 // browsers leaves out Chromium, which has a database to be made if it is installed.
 func browsers(s *Stores, names ...string) {
 	real := program.Real()
@@ -435,43 +433,6 @@ func TestChromiumsDatabaseIsMade(t *testing.T) {
 			nothing(t, s, cert)
 		})
 	}
-}
-
-func TestFindNSS(t *testing.T) {
-	home := t.TempDir()
-	for _, dir := range []string{
-		".pki/nssdb", ".local/share/pki/nssdb", "snap/chromium/7/.pki/nssdb", "snap/firefox/common/.mozilla/firefox/s.default",
-		".var/app/org.mozilla.firefox/.mozilla/firefox/f.default", ".mozilla/firefox/listed", ".mozilla/firefox/not.listed", "far/away",
-		".config/mozilla/firefox/new.default", ".var/app/com.google.Chrome/data/pki/nssdb",
-	} {
-		write(t, filepath.Join(home, dir, "cert9.db"), "", 0o600)
-	}
-	write(t, filepath.Join(home, ".mozilla/firefox/old.default/cert8.db"), "", 0o600)
-	mkdir(t, filepath.Join(home, ".mozilla/firefox/never.started"))
-	write(t, filepath.Join(home, ".mozilla/firefox/profiles.ini"),
-		"[Profile0]\nPath=listed\nIsRelative=1\n[Profile1]\nPath=../../far/away\n[Profile2]\nIsRelative=0\nPath="+home+"/.mozilla/firefox/listed\n", 0o600)
-	if err := os.Symlink("7", filepath.Join(home, "snap/chromium/current")); err != nil {
-		t.Fatal(err)
-	}
-	s := newStores(t, User, home)
-	browsers(s, "chromium")
-	var got []string
-	for _, st := range s.browsers().Find() {
-		p := st.Place()
-		got = append(got, strings.TrimPrefix(p.Path, home+"/")+": "+p.Readers)
-	}
-	same(t, "found", []string{
-		".pki/nssdb: " + chromiumReaders,
-		".local/share/pki/nssdb: " + chromiumReaders,
-		"snap/chromium/current/.pki/nssdb: Chromium (snap)",
-		".var/app/com.google.Chrome/data/pki/nssdb: Chrome (flatpak)",
-		".mozilla/firefox/listed: Firefox, profile listed",
-		".mozilla/firefox/not.listed: Firefox, profile not.listed",
-		"far/away: Firefox, profile away",
-		".config/mozilla/firefox/new.default: Firefox, profile new.default",
-		"snap/firefox/common/.mozilla/firefox/s.default: Firefox (snap), profile s.default",
-		".var/app/org.mozilla.firefox/.mozilla/firefox/f.default: Firefox (flatpak), profile f.default",
-	}, got)
 }
 
 // What cannot be read is one place, and the others are done.

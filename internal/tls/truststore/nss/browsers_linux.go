@@ -13,6 +13,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 	"github.com/tunneld/tunneld/internal/tls/truststore/program"
+	"golang.org/x/sys/unix"
 )
 
 // firefoxes are where browsers of Mozilla's kind keep their profiles, below the home directory. Firefox 147 and
@@ -174,7 +175,7 @@ const profilesList = "profiles.ini"
 // the list cannot be read, there are the others.
 func profiles(dir string) ([]string, error) {
 	data, err := os.ReadFile(filepath.Join(dir, profilesList))
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ENOTDIR) {
 		err = nil
 	}
 	paths := parseProfiles(dir, string(data))
