@@ -83,7 +83,7 @@ func (k keychain) Place() place.Place {
 	return place.Place{Kind: place.Keychain, Path: k.path, Scope: k.scope, Readers: readers}
 }
 
-// asks is what macOS asks before it does an action. Since macOS 11 that is so for root, too.
+// Asks is what macOS asks before it does an action. Since macOS 11 that is so for root, too.
 func (k keychain) Asks(place.Action) string {
 	if k.scope == place.User {
 		return "macOS asks for your password in a dialog"
@@ -101,7 +101,7 @@ func (k keychain) Ready(_ context.Context, action place.Action, _ *x509.Certific
 	return nil
 }
 
-// look finds a certificate that is kept or trusted, but not both, partly there.
+// Look finds a certificate that is kept or trusted, but not both, partly there.
 func (k keychain) Look(ctx context.Context, cert *x509.Certificate) (place.Presence, error) {
 	kept, err := k.kept(ctx, cert)
 	if err != nil {
@@ -181,7 +181,7 @@ func (k keychain) trust(ctx context.Context, cert *x509.Certificate) (trust, err
 	return t, nil
 }
 
-// add has macOS keep the certificate and trust it, but for TLS servers and for plain
+// Add has macOS keep the certificate and trust it, but for TLS servers and for plain
 // verification only, not for mail or code. Those two are what a reader may ask for.
 func (k keychain) Add(ctx context.Context, cert *x509.Certificate) error {
 	was, err := k.kept(ctx, cert)
@@ -210,7 +210,7 @@ func (k keychain) Add(ctx context.Context, cert *x509.Certificate) error {
 	return errors.Join(err, k.forget(ctx, cert))
 }
 
-// remove takes the trust away first, which is what counts.
+// Remove takes the trust away first, which is what counts.
 func (k keychain) Remove(ctx context.Context, cert *x509.Certificate) error {
 	trust, err := k.trust(ctx, cert)
 	if err != nil {
@@ -227,7 +227,7 @@ func (k keychain) Remove(ctx context.Context, cert *x509.Certificate) error {
 	return k.forget(ctx, cert)
 }
 
-// before: somebody may keep the certificate and not trust it, or the other way round.
+// Before: somebody may keep the certificate and not trust it, or the other way round.
 func (k keychain) Before(ctx context.Context, cert *x509.Certificate) (restore func(context.Context) error, err error) {
 	kept, err := k.kept(ctx, cert)
 	if err != nil {

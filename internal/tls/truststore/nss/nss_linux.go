@@ -315,7 +315,7 @@ func (s *database) Add(ctx context.Context, cert *x509.Certificate) error {
 	return err
 }
 
-// before: what is there by hand is the certificate, without being trusted.
+// Before: what is there by hand is the certificate, without being trusted.
 func (s *database) Before(_ context.Context, cert *x509.Certificate) (restore func(context.Context) error, err error) {
 	return func(ctx context.Context) error {
 		e, err := s.entry(ctx, cert)
@@ -422,7 +422,7 @@ func keyURI(cert *x509.Certificate) (string, error) {
 	return uri.String(), nil
 }
 
-// search looks at each certificate in the database.
+// Search looks at each certificate in the database.
 func (s *database) Search(ctx context.Context, fingerprint string) (*x509.Certificate, error) {
 	if _, err := os.Stat(s.database()); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

@@ -44,7 +44,7 @@ func (r rootStore) Place() place.Place {
 	return p
 }
 
-// asks is what Windows asks before it does an action.
+// Asks is what Windows asks before it does an action.
 func (r rootStore) Asks(action place.Action) string {
 	switch {
 	case r.scope == place.Machine:
@@ -55,7 +55,7 @@ func (r rootStore) Asks(action place.Action) string {
 	return "Windows asks in a dialog whether to delete the certificate"
 }
 
-// ready has the user not wait for a dialog that nobody can see, which could not be
+// Ready has the user not wait for a dialog that nobody can see, which could not be
 // given up.
 func (r rootStore) Ready(context.Context, place.Action, *x509.Certificate) error {
 	if r.scope == place.Machine {

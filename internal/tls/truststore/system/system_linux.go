@@ -301,11 +301,8 @@ func (s *store) update(ctx context.Context, args ...string) error {
 	return err
 }
 
-// before: what is there by hand are files of other names.
+// Before: what is there by hand are files of other names than ours.
 func (s *store) Before(_ context.Context, cert *x509.Certificate) (restore func(context.Context) error, err error) {
-	if _, err := os.Lstat(s.own(cert)); err == nil {
-		return func(context.Context) error { return nil }, nil
-	}
 	return func(ctx context.Context) error {
 		if err := os.Remove(s.own(cert)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -447,7 +444,7 @@ func (s *store) unlink(names []string) error {
 	return nil
 }
 
-// search finds the file of ours, of which the fingerprint is the name.
+// Search finds the file of ours, of which the fingerprint is the name.
 func (s *store) Search(_ context.Context, fingerprint string) (*x509.Certificate, error) {
 	data, err := os.ReadFile(filepath.Join(s.anchors, fileName(fingerprint)))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
