@@ -1,6 +1,7 @@
 package truststore
 
 import (
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
@@ -93,6 +94,12 @@ func (s *Stores) receiptPath(fingerprint string) string {
 	return filepath.Join(s.Receipts, fingerprint+receiptExt)
 }
 
+// isFingerprint reports whether it is a SHA-256 in hex, as Fingerprint writes it.
+func isFingerprint(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == sha256.Size && hex.EncodeToString(b) == s
+}
+
 // records reads all receipts, by name.
 func (s *Stores) records() ([]record, error) {
 	entries, err := os.ReadDir(s.Receipts)
@@ -102,7 +109,7 @@ func (s *Stores) records() ([]record, error) {
 	var records []record
 	for _, e := range entries {
 		fingerprint, ok := strings.CutSuffix(e.Name(), receiptExt)
-		if b, err := hex.DecodeString(fingerprint); !ok || err != nil || len(b) != 32 {
+		if !ok || !isFingerprint(fingerprint) {
 			continue
 		}
 		r, ok := s.record(fingerprint)
@@ -125,6 +132,8 @@ func (s *Stores) record(fingerprint string) (r record, ok bool) {
 	} else {
 		r = record{fingerprint: fingerprint, all: true}
 	}
+	// What is not of this scope nobody has noted here but to mislead.
+	r.Places = slices.DeleteFunc(r.Places, func(n noted) bool { return n.Scope != s.Scope })
 	if err != nil {
 		s.log().Warn("a receipt is not read, all trust stores are looked through", "path", path, "err", err)
 	}
@@ -213,7 +222,7 @@ func (s *Stores) lock() (release func(), err error) {
 		unlock, err := lockfile.Lock(filepath.Join(s.Receipts, lockName))
 		switch {
 		case errors.Is(err, lockfile.ErrLocked):
-			return nil, fmt.Errorf("trust stores are being changed by another process: %w", err)
+			return nil, fmt.Errorf("trust stores are %w: try again when it has ended", lockfile.ErrLocked)
 		case errors.Is(err, fs.ErrNotExist):
 			continue // another process has just removed the directory
 		case err != nil:
