@@ -243,8 +243,8 @@ func (s *Stores) Do(ctx context.Context, step Step) error {
 	if step.Place.Scope != s.Scope {
 		return fmt.Errorf("%s is of the scope %s, not %s", step.Place.Path, step.Place.Scope, s.Scope)
 	}
-	// A step may have come from elsewhere, and its fingerprint names a file.
-	if !isFingerprint(step.Fingerprint) || step.Cert == nil && step.Place.Kind != place.Receipt {
+	// A step may have come from elsewhere, and the fingerprint names a receipt's file.
+	if isReceipt := step.Place.Kind == place.Receipt; isReceipt && !isFingerprint(step.Fingerprint) || !isReceipt && step.Cert == nil {
 		return errors.New("the step is not for a certificate")
 	}
 	if err := s.mayAct(); err != nil {
