@@ -360,8 +360,9 @@ func (c *trustChange) report(steps []trustStep) error {
 		case s.Error != "":
 			failed = append(failed, &localapi.Error{Message: s.Error, Hint: s.Fix})
 		case s.Done || s.Blocked == "":
-		case c.takesRoot(s) && !c.remove && c.only == "":
-			// That is no failure: the rest is what was asked for. It is said once.
+		case c.takesRoot(s) && !c.remove && (c.only == "" || c.renew):
+			// That is no failure: the rest, or the new CA, is what was asked for. It is
+			// said once.
 		case c.dryRun:
 			if s.Fix != "" {
 				c.ui.hint(s.Fix)
