@@ -70,12 +70,13 @@ var mayImport = map[string][]string{
 
 	"cmd/tunneld-helper": {"rootapi", "osdns", "osdns/machine", "version"},
 	"cmd/tunneld":        {"config", "daemon", "demo", "rootapi", "localapi", "statedir", "status", "usage", "version"},
-	"cmd/tunnelctl":      {"invoker", "localapi", "status", "tls", "tls/caenv", "tls/truststore", "tls/verifiers", "usage", "version"},
+	"cmd/tunnelctl":      {"invoker", "localapi", "status", "tls", "tls/caenv", "tls/truststore", "tls/truststore/held", "tls/verifiers", "usage", "version"},
 
 	// For tests only.
-	"internal/await":     {},
-	"internal/isolate":   {},
-	"internal/leakcheck": {},
+	"internal/await":                    {},
+	"internal/isolate":                  {},
+	"internal/leakcheck":                {},
+	"internal/tls/truststore/storetest": {"tls/truststore/place"},
 }
 
 // mustNotReach says what a package must not depend on, however indirectly, and

@@ -16,6 +16,7 @@ import (
 	"github.com/tunneld/tunneld/internal/invoker"
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/tls/caenv"
+	"github.com/tunneld/tunneld/internal/tls/truststore/held"
 	"github.com/tunneld/tunneld/internal/usage"
 )
 
@@ -134,7 +135,7 @@ func makeEnv(ctx context.Context, ui *ui, client *localapi.Client, env *caenv.En
 
 // newEnv is the environment of a user.
 func newEnv(who invoker.User) *caenv.Env {
-	return &caenv.Env{Dir: filepath.Join(userDir(who), "env"), Getenv: os.Getenv, System: caenv.SystemBundles(), Git: gitList}
+	return &caenv.Env{Dir: filepath.Join(userDir(who), "env"), Getenv: os.Getenv, System: held.Bundles(), Git: gitList}
 }
 
 // gitList is the list of CAs that git is configured with; empty if with none.

@@ -53,7 +53,7 @@ func TestFind(t *testing.T) {
 func TestCommand(t *testing.T) {
 	asRoot(t)
 	t.Setenv("SUDO_UID", "65534")
-	t.Setenv("SSH_AUTH_SOCK", "/root/agent")
+	t.Setenv("SSH_AUTH_SOCK", "/run/agent")
 	u, err := Find(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -36,19 +36,6 @@ type Env struct {
 	Git func() string
 }
 
-// SystemBundles are where systems keep their list of CAs in one file, as Go's
-// crypto/x509 looks for it. Windows has none.
-func SystemBundles() []string {
-	return []string{
-		"/etc/ssl/certs/ca-certificates.crt",                // Debian, Arch
-		"/etc/pki/tls/certs/ca-bundle.crt",                  // Fedora, RHEL
-		"/etc/ssl/ca-bundle.pem",                            // SUSE
-		"/etc/pki/tls/cacert.pem",                           // OpenELEC
-		"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // RHEL 7 and later
-		"/etc/ssl/cert.pem",                                 // Alpine, macOS, BSD
-	}
-}
-
 // saved is the variable with what the others were before, in JSON, so that they can be
 // restored whatever has become of the files.
 const saved = "TUNNELD_ENV"

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/tunneld/tunneld/internal/tls/truststore/place"
+	"github.com/tunneld/tunneld/internal/tls/truststore/storetest"
 )
 
 // A step that somebody has made up removes no file by its fingerprint, and ends no
@@ -36,7 +37,7 @@ func TestForgedStep(t *testing.T) {
 // A user's receipt that names what is the machine's plans nothing there.
 func TestForgedReceipt(t *testing.T) {
 	dir := t.TempDir()
-	cert := newRoot(t, "forged")
+	cert := storetest.Root(t, "forged")
 	fingerprint := place.Fingerprint(cert)
 	receipts := filepath.Join(dir, "receipts")
 	text, err := json.Marshal(receipt{

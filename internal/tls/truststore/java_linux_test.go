@@ -10,6 +10,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/isolate"
 	"github.com/tunneld/tunneld/internal/tls/truststore/place"
+	"github.com/tunneld/tunneld/internal/tls/truststore/storetest"
 )
 
 // password is the usual one of key stores.
@@ -30,7 +31,7 @@ func newJDK(t *testing.T, dir, kind, secret string) (cacerts string) {
 		secret = password
 	}
 	path := filepath.Join(t.TempDir(), "cert.pem")
-	write(t, path, string(place.Encode(newRoot(t, "another"))), 0o644)
+	write(t, path, string(place.Encode(storetest.Root(t, "another"))), 0o644)
 	args := []string{"-importcert", "-noprompt", "-alias", "another", "-file", path, "-keystore", cacerts, "-storetype", strings.Fields(kind)[0], "-storepass", secret}
 	if strings.HasSuffix(kind, " without password") {
 		args = append(args, "-J-Dkeystore.pkcs12.certProtectionAlgorithm=NONE", "-J-Dkeystore.pkcs12.macAlgorithm=NONE")
@@ -54,7 +55,7 @@ func TestJava(t *testing.T) {
 			s := newStores(t, User, home)
 			browsers(s)
 			entries, files := javaEntriesOf(t, cacerts), snapshot(t, cacerts, home)
-			cert := newRoot(t, "tunneld local root")
+			cert := storetest.Root(t, "tunneld local root")
 			steps := install(t, s, cert, "a")
 			same(t, "steps", []string{"add java " + place.Fingerprint(cert)[:8]}, words(steps))
 			do(t, s, steps)
@@ -87,7 +88,7 @@ func TestEncryptedKeyStore(t *testing.T) {
 	if err != nil || len(stores) != 1 {
 		t.Fatalf("stores %v, %v; want one", stores, err)
 	}
-	st, cert := stores[0], newRoot(t, "tunneld local root")
+	st, cert := stores[0], storetest.Root(t, "tunneld local root")
 	if got, err := st.Look(t.Context(), cert); err != nil || got != place.Absent {
 		t.Errorf("at first: %v, %v", got, err)
 	}
@@ -180,7 +181,7 @@ func TestJavaIsBlocked(t *testing.T) {
 	cacerts := newJDK(t, filepath.Join(home, ".jdks/own"), "JKS", "something else")
 	s := newStores(t, User, home)
 	browsers(s)
-	cert := newRoot(t, "tunneld local root")
+	cert := storetest.Root(t, "tunneld local root")
 	before := snapshot(t, "", home)
 	steps := install(t, s, cert, "a")
 	if len(steps) != 1 || !strings.Contains(steps[0].Blocked, "usual password") || !strings.Contains(steps[0].Fix, "-keystore "+cacerts) {
@@ -255,7 +256,7 @@ func TestJavaOfOthers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			cert := newRoot(t, "x")
+			cert := storetest.Root(t, "x")
 			steps := []Step{s.step(t.Context(), Add, st, cert), s.step(t.Context(), Remove, st, cert)}
 			_, searched := st.(place.Searcher).Search(t.Context(), place.Fingerprint(cert))
 			if searched == nil {
@@ -307,7 +308,7 @@ echo 'keytool error: something broke'; exit 1
 	s := newStores(t, User, home)
 	browsers(s)
 	before := snapshot(t, "", home)
-	cert := newRoot(t, "tunneld local root")
+	cert := storetest.Root(t, "tunneld local root")
 	err := s.Do(t.Context(), install(t, s, cert, "a")[0])
 	if err == nil || !strings.Contains(err.Error(), "something broke") {
 		t.Errorf("error %v; want what keytool said", err)
@@ -329,7 +330,7 @@ func TestJavaKilled(t *testing.T) {
 	}
 	s := newStores(t, User, home)
 	// With one other entry, its bytes are the same again.
-	killed(t, s, newRoot(t, "tunneld local root"), func() any { return snapshot(t, "", home) })
+	killed(t, s, storetest.Root(t, "tunneld local root"), func() any { return snapshot(t, "", home) })
 }
 
 // The real JDKs of this machine that have key stores of their own, by the look of a program of theirs.
@@ -345,7 +346,7 @@ func TestJDKsOfThisMachine(t *testing.T) {
 	if len(stores) == 0 {
 		t.Skip("no JDK has a key store of its own")
 	}
-	cert := newRoot(t, "tunneld local root")
+	cert := storetest.Root(t, "tunneld local root")
 	for _, st := range stores {
 		home := strings.TrimSuffix(st.Place().Path, "/lib/security/cacerts")
 		entries := func() string {

@@ -17,6 +17,7 @@ import (
 	"github.com/tunneld/tunneld/internal/isolate"
 	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 	"github.com/tunneld/tunneld/internal/tls/truststore/program"
+	"github.com/tunneld/tunneld/internal/tls/truststore/storetest"
 )
 
 // newDatabase makes one as browsers do, and returns its directory.
@@ -93,13 +94,13 @@ func browsers(s *Stores, names ...string) {
 
 func TestDatabase(t *testing.T) {
 	home, dir := profile(t)
-	other := newRoot(t, "another's")
+	other := storetest.Root(t, "another's")
 	put(t, dir, "somebody else's", "p,p,p", other)
 	s := newStores(t, User, home)
 	browsers(s)
 	before := entriesOf(t, dir)
 
-	cert := newRoot(t, "tunneld local root")
+	cert := storetest.Root(t, "tunneld local root")
 	steps := install(t, s, cert, "a")
 	same(t, "steps", []string{"add nss " + place.Fingerprint(cert)[:8]}, words(steps))
 	do(t, s, steps)
@@ -135,7 +136,7 @@ func TestSameNickname(t *testing.T) {
 			home, dir := profile(t)
 			s := newStores(t, User, home)
 			browsers(s)
-			other, cert := newRoot(t, tt.subject), newRoot(t, "tunneld local root")
+			other, cert := storetest.Root(t, tt.subject), storetest.Root(t, "tunneld local root")
 			want := []string{"tunneld local root " + place.Fingerprint(other) + map[string]string{"p,,": " Terminal,Record", "C,,": " Valid-CA,Trusted-CA"}[tt.trust]}
 			if !tt.later {
 				put(t, dir, "tunneld local root", tt.trust, other)
@@ -160,9 +161,9 @@ func TestOnlyAnother(t *testing.T) {
 	home, dir := profile(t)
 	s := newStores(t, User, home)
 	browsers(s)
-	put(t, dir, "tunneld local root", "C,,", newRoot(t, "tunneld local root"))
+	put(t, dir, "tunneld local root", "C,,", storetest.Root(t, "tunneld local root"))
 	before := entriesOf(t, dir)
-	same(t, "steps", []string{}, words(removal(t, s, newRoot(t, "tunneld local root"))))
+	same(t, "steps", []string{}, words(removal(t, s, storetest.Root(t, "tunneld local root"))))
 	same(t, "entries", before, entriesOf(t, dir))
 }
 
@@ -171,7 +172,7 @@ func TestOtherNickname(t *testing.T) {
 	s := newStores(t, User, home)
 	browsers(s)
 	before := entriesOf(t, dir)
-	cert := newRoot(t, "tunneld local root")
+	cert := storetest.Root(t, "tunneld local root")
 	put(t, dir, "as I like", "C,,", cert)
 	same(t, "steps", []string{"add nss " + place.Fingerprint(cert)[:8] + " done"}, words(install(t, s, cert, "a")))
 	do(t, s, removal(t, s, cert))
@@ -187,7 +188,7 @@ func TestNicknameWithBlanks(t *testing.T) {
 			s := newStores(t, User, home)
 			browsers(s)
 			// Ours may be of the same name, too, but for the blanks.
-			other, cert := newRoot(t, "other"), newRoot(t, "tunneld local root")
+			other, cert := storetest.Root(t, "other"), storetest.Root(t, "tunneld local root")
 			put(t, dir, "tunneld local root  ", "C,,", other)
 			same(t, "nothing", []string{}, words(removal(t, s, cert)))
 			do(t, s, install(t, s, cert, "a"))
@@ -217,7 +218,7 @@ func TestOtherTrust(t *testing.T) {
 	home, dir := profile(t)
 	s := newStores(t, User, home)
 	browsers(s)
-	cert := newRoot(t, "tunneld local root")
+	cert := storetest.Root(t, "tunneld local root")
 	put(t, dir, "tunneld local root", "p,,", cert)
 	before := entriesOf(t, dir)
 	steps := install(t, s, cert, "a")
@@ -244,9 +245,9 @@ func TestFailedAddKeepsTheEntry(t *testing.T) {
 			home, dir := profile(t)
 			s := newStores(t, User, home)
 			browsers(s)
-			cert := newRoot(t, "tunneld local root")
+			cert := storetest.Root(t, "tunneld local root")
 			if tt.others {
-				put(t, dir, "tunneld local root", "C,,", newRoot(t, "tunneld local root"))
+				put(t, dir, "tunneld local root", "C,,", storetest.Root(t, "tunneld local root"))
 			}
 			put(t, dir, "tunneld local root", ",,", cert)
 			before := entriesOf(t, dir)
@@ -286,7 +287,7 @@ func TestDatabaseWithAPassword(t *testing.T) {
 	dir := newDatabase(t, filepath.Join(home, ".mozilla/firefox/x.default"), "-f", password)
 	s := newStores(t, User, home)
 	browsers(s)
-	cert := newRoot(t, "tunneld local root")
+	cert := storetest.Root(t, "tunneld local root")
 	steps := install(t, s, cert, "a")
 	err := s.Do(t.Context(), steps[0])
 	if err == nil || !strings.Contains(err.Error(), "the database has a password") {
@@ -298,7 +299,7 @@ func TestDatabaseWithAPassword(t *testing.T) {
 
 func TestDatabaseIsBlocked(t *testing.T) {
 	home, dir := profile(t)
-	cert := newRoot(t, "tunneld local root")
+	cert := storetest.Root(t, "tunneld local root")
 	t.Run("no certutil", func(t *testing.T) {
 		s := newStores(t, User, home)
 		s.programs = &program.Programs{Find: func(name string) (string, error) {
@@ -324,7 +325,7 @@ func TestDatabaseIsBlocked(t *testing.T) {
 		}
 		s := newStores(t, User, home)
 		browsers(s)
-		steps := install(t, s, newRoot(t, "x"), "a")
+		steps := install(t, s, storetest.Root(t, "x"), "a")
 		if len(steps) != 1 || !strings.Contains(steps[0].Blocked, "read-only") {
 			t.Errorf("steps %+v; want that it is read-only", steps)
 		}
@@ -355,10 +356,10 @@ func TestDatabaseKilled(t *testing.T) {
 	}
 	home := overlay(t)
 	dir := newDatabase(t, filepath.Join(home, ".mozilla/firefox/x.default"))
-	put(t, dir, "tunneld local root", "p,,", newRoot(t, "tunneld local root"))
+	put(t, dir, "tunneld local root", "p,,", storetest.Root(t, "tunneld local root"))
 	s := newStores(t, User, home)
 	write(t, "/usr/bin/chromium", "#!/bin/sh\n", 0o755)
-	killed(t, s, newRoot(t, "tunneld local root"), func() any {
+	killed(t, s, storetest.Root(t, "tunneld local root"), func() any {
 		files := snapshot(t, "", home)
 		for path := range files {
 			if strings.HasPrefix(path, dir) {
@@ -384,7 +385,7 @@ func TestChromiumsDatabaseIsMade(t *testing.T) {
 		{name: "data is elsewhere", data: "data", dir: "data/pki/nssdb"},
 		{
 			name: "it is used then", dir: ".local/share/pki/nssdb", stays: true,
-			between: func(t *testing.T, dir string) { put(t, dir, "mine", "C,,", newRoot(t, "mine")) },
+			between: func(t *testing.T, dir string) { put(t, dir, "mine", "C,,", storetest.Root(t, "mine")) },
 		},
 		{
 			name: "it is gone then", dir: ".local/share/pki/nssdb",
@@ -410,7 +411,7 @@ func TestChromiumsDatabaseIsMade(t *testing.T) {
 				return ""
 			}
 			before := snapshot(t, "", home)
-			cert := newRoot(t, "tunneld local root")
+			cert := storetest.Root(t, "tunneld local root")
 			dir := filepath.Join(home, tt.dir)
 			steps := install(t, s, cert, "a")
 			if len(steps) != 1 || steps[0].Place.Path != dir {
@@ -460,7 +461,7 @@ func TestOneOfThemIsBroken(t *testing.T) {
 			browsers(s)
 			tt.breakIt(t, home)
 			before := snapshot(t, "", home)
-			cert := newRoot(t, "tunneld local root")
+			cert := storetest.Root(t, "tunneld local root")
 			rest := func(steps []Step) []Step {
 				t.Helper()
 				i := slices.IndexFunc(steps, func(s Step) bool { return s.Place.Path == filepath.Join(home, tt.path) })

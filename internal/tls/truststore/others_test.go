@@ -2,45 +2,15 @@ package truststore
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
-	"math/big"
 	"os"
 	"runtime"
 	"testing"
-	"time"
 
 	"github.com/tunneld/tunneld/internal/tls/truststore/place"
+	"github.com/tunneld/tunneld/internal/tls/truststore/storetest"
 )
-
-// playedRoot makes a root certificate. All have the same name.
-func playedRoot(t testing.TB) *x509.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{Organization: []string{"tunneld"}, CommonName: "tunneld local CA"},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(time.Hour),
-		IsCA:         true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
-}
 
 // A playedStore has one certificate, or a part of one.
 type playedStore struct {
@@ -80,7 +50,7 @@ func (p *playedStore) Asks(action Action) string { return "asks to " + string(ac
 
 // The plan says what the system will ask, and only where it will.
 func TestPlanSaysWhatIsAsked(t *testing.T) {
-	cert, store := playedRoot(t), new(playedStore)
+	cert, store := storetest.Root(t, "tunneld local CA"), new(playedStore)
 	mine := &Stores{Scope: User, Home: t.TempDir()}
 	if runtime.GOOS == "windows" {
 		home, err := os.UserHomeDir()
@@ -126,7 +96,7 @@ func TestFailedAddKeepsWhatWasThere(t *testing.T) {
 		{"a part, ours", place.Partly, true, place.Absent, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cert, store := playedRoot(t), &playedStore{there: tt.before, fails: broken}
+			cert, store := storetest.Root(t, "tunneld local CA"), &playedStore{there: tt.before, fails: broken}
 			s := &Stores{Scope: User, Home: t.TempDir(), Receipts: t.TempDir()}
 			if tt.noted {
 				if err := s.note(cert, "", noted{Place: store.Place()}); err != nil {

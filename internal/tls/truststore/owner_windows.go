@@ -5,8 +5,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 	"golang.org/x/sys/windows"
+
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 )
 
 // mayAct returns why this process must not act in the scope; nil if it may. The stores

@@ -5,8 +5,9 @@ import (
 	"os"
 	"testing"
 
-	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 	"golang.org/x/sys/windows"
+
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 )
 
 func TestMayAct(t *testing.T) {

@@ -19,13 +19,14 @@ import (
 	"github.com/tunneld/tunneld/internal/lockfile"
 	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 	"github.com/tunneld/tunneld/internal/tls/truststore/program"
+	"github.com/tunneld/tunneld/internal/tls/truststore/storetest"
 )
 
 func TestReceipt(t *testing.T) {
 	home, dir := profile(t)
 	s := newStores(t, User, home)
 	browsers(s)
-	cert := newRoot(t, "tunneld local root")
+	cert := storetest.Root(t, "tunneld local root")
 	do(t, s, install(t, s, cert, "/state"))
 	data, err := os.ReadFile(filepath.Join(s.Receipts, place.Fingerprint(cert)+".json"))
 	if err != nil {
@@ -52,7 +53,7 @@ func TestReceiptIsNarrowed(t *testing.T) {
 	second := newDatabase(t, filepath.Join(home, ".mozilla/firefox/y.default"))
 	s := newStores(t, User, home)
 	browsers(s)
-	cert := newRoot(t, "tunneld local root")
+	cert := storetest.Root(t, "tunneld local root")
 	do(t, s, install(t, s, cert, "a"))
 	steps := removal(t, s, nil)
 	if len(steps) != 2 {
@@ -88,9 +89,9 @@ func TestDamagedReceipts(t *testing.T) {
 			home, dir := profile(t)
 			s := newStores(t, User, home)
 			browsers(s)
-			put(t, dir, "mine", "C,,", newRoot(t, "mine"))
+			put(t, dir, "mine", "C,,", storetest.Root(t, "mine"))
 			before := entriesOf(t, dir)
-			cert := newRoot(t, "tunneld local root")
+			cert := storetest.Root(t, "tunneld local root")
 			do(t, s, install(t, s, cert, "a"))
 			path := s.receiptPath(place.Fingerprint(cert))
 			data, err := os.ReadFile(path)
@@ -120,7 +121,7 @@ func TestSuperseded(t *testing.T) {
 	home, dir := profile(t)
 	s := newStores(t, User, home)
 	browsers(s)
-	old, others, cert := newRoot(t, "old"), newRoot(t, "others"), newRoot(t, "new")
+	old, others, cert := storetest.Root(t, "old"), storetest.Root(t, "others"), storetest.Root(t, "new")
 	do(t, s, install(t, s, old, "/state"))
 	do(t, s, install(t, s, others, "/other/state"))
 	steps := install(t, s, cert, "/state")
@@ -138,7 +139,7 @@ func TestLocked(t *testing.T) {
 	home, _ := profile(t)
 	s := newStores(t, User, home)
 	browsers(s)
-	cert := newRoot(t, "tunneld local root")
+	cert := storetest.Root(t, "tunneld local root")
 	steps := install(t, s, cert, "a")
 	release, err := s.lock()
 	if err != nil {
@@ -161,7 +162,7 @@ func TestSentences(t *testing.T) {
 		return
 	}
 	home := overlay(t)
-	cert := newRoot(t, "x")
+	cert := storetest.Root(t, "x")
 	machine, user := newStores(t, Machine, home), newStores(t, User, home)
 	steps := install(t, machine, cert, "a")
 	debian := steps[slices.IndexFunc(steps, func(s Step) bool { return s.Place.Kind == place.Debian })]
@@ -231,7 +232,7 @@ func TestReceiptCannotBeWritten(t *testing.T) {
 	s := newStores(t, User, home)
 	browsers(s)
 	write(t, filepath.Join(home, "file"), "", 0o600)
-	steps := install(t, s, newRoot(t, "x"), "a")
+	steps := install(t, s, storetest.Root(t, "x"), "a")
 	s.Receipts = filepath.Join(home, "file", "receipts")
 	if err := s.Do(t.Context(), steps[0]); err == nil || !strings.Contains(err.Error(), "note what is done") {
 		t.Errorf("error %v", err)
@@ -266,7 +267,7 @@ func TestReceiptsOfTheMachine(t *testing.T) {
 			t.Errorf("%s is there", path)
 		}
 	}
-	cert, other := newRoot(t, "a"), newRoot(t, "b")
+	cert, other := storetest.Root(t, "a"), storetest.Root(t, "b")
 	do(t, a, install(t, a, cert, "/home/a"))
 	do(t, b, install(t, b, other, "/home/b"))
 	there(parent, a.Receipts, b.Receipts)

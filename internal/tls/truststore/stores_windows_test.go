@@ -10,6 +10,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 	"github.com/tunneld/tunneld/internal/tls/truststore/rootstore"
+	"github.com/tunneld/tunneld/internal/tls/truststore/storetest"
 
 	"golang.org/x/sys/windows"
 )
@@ -30,7 +31,7 @@ func TestInstallOnWine(t *testing.T) {
 			}
 			defer os.Remove(dir)
 			stores := &Stores{Scope: scope, Home: home, Receipts: filepath.Join(dir, "trust")}
-			old, root := playedRoot(t), playedRoot(t)
+			old, root := storetest.Root(t, "tunneld local CA"), storetest.Root(t, "tunneld local CA")
 			do := func(what string, want int, plan func() ([]Step, error)) {
 				t.Helper()
 				steps, err := plan()
@@ -53,22 +54,15 @@ func TestInstallOnWine(t *testing.T) {
 			do("install", 1, install(old))
 			do("install another one", 2, install(root))
 			store := rootstore.New(scope)
-			wantPresence(t, "replaced", store, old, place.Absent)
-			wantPresence(t, "installed", store, root, place.Present)
+			storetest.WantPresence(t, "replaced", store, old, place.Absent)
+			storetest.WantPresence(t, "installed", store, root, place.Present)
 			do("remove", 1, removal)
-			wantPresence(t, "removed", store, root, place.Absent)
+			storetest.WantPresence(t, "removed", store, root, place.Absent)
 			do("remove again", 0, removal)
 			if _, err := os.Stat(stores.Receipts); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("receipts are left: %v", err)
 			}
 		})
-	}
-}
-
-func wantPresence(t *testing.T, what string, s place.Store, cert *x509.Certificate, want place.Presence) {
-	t.Helper()
-	if got, err := s.Look(t.Context(), cert); got != want || err != nil {
-		t.Errorf("%s: the certificate is there %d, error %v; want %d", what, got, err, want)
 	}
 }
 

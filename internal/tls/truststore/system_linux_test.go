@@ -17,6 +17,7 @@ import (
 	"github.com/tunneld/tunneld/internal/isolate"
 	"github.com/tunneld/tunneld/internal/tls/truststore/held"
 	"github.com/tunneld/tunneld/internal/tls/truststore/place"
+	"github.com/tunneld/tunneld/internal/tls/truststore/storetest"
 )
 
 // javaEntriesOf are the entries of a key store, by keytool's word.
@@ -99,7 +100,7 @@ func TestDebian(t *testing.T) {
 	state := debianState(t)
 	before := state()
 
-	cert := newRoot(t, "tunneld local root TestDebian")
+	cert := storetest.Root(t, "tunneld local root TestDebian")
 	steps := install(t, s, cert, "a")
 	if i := slices.IndexFunc(steps, func(s Step) bool { return s.Place.Kind == place.Debian }); i < 0 {
 		t.Fatalf("steps %v; want one for Debian's store", words(steps))
@@ -144,7 +145,7 @@ func TestDebianByHand(t *testing.T) {
 	fewer(t)
 	state := debianState(t)
 	before := state()
-	cert, other := newRoot(t, "by hand"), newRoot(t, "by hand")
+	cert, other := storetest.Root(t, "by hand"), storetest.Root(t, "by hand")
 
 	write(t, "/usr/local/share/ca-certificates/my_ca.crt", string(place.Encode(cert)), 0o600)
 	write(t, "/usr/local/share/ca-certificates/other.crt", string(place.Encode(other)), 0o644)
@@ -178,10 +179,10 @@ func TestDebianOddNames(t *testing.T) {
 	s := newStores(t, Machine, overlay(t))
 	fewer(t)
 	state := debianState(t)
-	write(t, "/usr/local/share/ca-certificates/ours/other.crt", string(place.Encode(newRoot(t, "other"))), 0o644)
+	write(t, "/usr/local/share/ca-certificates/ours/other.crt", string(place.Encode(storetest.Root(t, "other"))), 0o644)
 	run(t, "update-ca-certificates")
 	before := state()
-	cert := newRoot(t, "by hand")
+	cert := storetest.Root(t, "by hand")
 	for _, name := range []string{"my (own) ca, the first.crt", "ours/my ca.crt"} {
 		write(t, filepath.Join("/usr/local/share/ca-certificates", name), string(place.Encode(cert)), 0o644)
 	}
@@ -205,7 +206,7 @@ func TestDebianKilled(t *testing.T) {
 	s := newStores(t, Machine, overlay(t))
 	fewer(t)
 	withoutJava(t)
-	killed(t, s, newRoot(t, "killed"), debianState(t))
+	killed(t, s, storetest.Root(t, "killed"), debianState(t))
 }
 
 // Two daemons' certificates, one of which is then replaced.
@@ -220,7 +221,7 @@ func TestDebianTwoSources(t *testing.T) {
 	withoutJava(t)
 	state := debianState(t)
 	before := state()
-	a, b, c := newRoot(t, "same name"), newRoot(t, "same name"), newRoot(t, "same name")
+	a, b, c := storetest.Root(t, "same name"), storetest.Root(t, "same name"), storetest.Root(t, "same name")
 	do(t, s, install(t, s, a, "/home/a"))
 	do(t, s, install(t, s, b, "/home/b"))
 	steps := install(t, s, c, "/home/a")
@@ -292,7 +293,7 @@ func (p prepared) prepare(t *testing.T) {
 	}
 	_ = os.Remove("/usr/sbin/update-ca-certificates")
 	mkdir(t, p.anchors)
-	write(t, filepath.Join(p.anchors, "another.pem"), string(place.Encode(newRoot(t, "another"))), 0o644)
+	write(t, filepath.Join(p.anchors, "another.pem"), string(place.Encode(storetest.Root(t, "another"))), 0o644)
 	write(t, p.program, "#!/bin/sh -e\n"+p.script+"\n", 0o755)
 	// p11-kit's module reads the directory of anchors' parent.
 	path := "/usr/share/p11-kit/modules/p11-kit-trust.module"
@@ -339,7 +340,7 @@ func testPrepared(t *testing.T, p prepared) {
 	s := newStores(t, Machine, overlay(t))
 	p.prepare(t)
 	before := p.now(t)
-	cert := newRoot(t, "tunneld local root")
+	cert := storetest.Root(t, "tunneld local root")
 	steps := slices.DeleteFunc(install(t, s, cert, "a"), func(s Step) bool { return s.Place.Kind == place.Java })
 	same(t, "steps", []string{"add " + string(p.kind) + " " + place.Fingerprint(cert)[:8]}, words(steps))
 	do(t, s, steps)
@@ -367,7 +368,7 @@ func TestSystemFails(t *testing.T) {
 	s := newStores(t, Machine, overlay(t))
 	p := prepareds[0]
 	p.prepare(t)
-	cert := newRoot(t, "tunneld local root")
+	cert := storetest.Root(t, "tunneld local root")
 	only := func(steps []Step) Step {
 		t.Helper()
 		return steps[slices.IndexFunc(steps, func(s Step) bool { return s.Place.Kind == p.kind })]
@@ -454,7 +455,7 @@ func TestFailedAddKeepsTheFile(t *testing.T) {
 					return
 				}
 				s := newStores(t, Machine, overlay(t))
-				cert := newRoot(t, "tunneld local root")
+				cert := storetest.Root(t, "tunneld local root")
 				layout.prepare(t)
 				good, err := os.ReadFile(layout.program)
 				if err != nil {
@@ -506,7 +507,7 @@ func TestHalfWrittenFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := []any{p.now(t), snapshot(t, "", "/opt/own")}
-	cert := newRoot(t, "tunneld local root")
+	cert := storetest.Root(t, "tunneld local root")
 	do(t, s, install(t, s, cert, "a"))
 	write(t, cacerts, string(old), 0o644)
 	if err := os.Remove(filepath.Join(p.anchors, fileName(cert))); err != nil {
@@ -542,7 +543,7 @@ func TestOtherDebian(t *testing.T) {
 case "$1" in ''|--fresh) ;; *) echo usage; exit `+exit+`;; esac
 cat /usr/local/share/ca-certificates/*.crt >/etc/ssl/certs/ca-certificates.crt || true
 `, 0o755)
-			cert := newRoot(t, "tunneld local root")
+			cert := storetest.Root(t, "tunneld local root")
 			do(t, s, install(t, s, cert, "a"))
 			do(t, s, removal(t, s, nil))
 			nothing(t, s, cert)
@@ -561,7 +562,7 @@ func TestSystemOfOthers(t *testing.T) {
 	s := newStores(t, Machine, home)
 	p := prepareds[0]
 	p.prepare(t)
-	cert := newRoot(t, "tunneld local root")
+	cert := storetest.Root(t, "tunneld local root")
 	blocked := func(what string) {
 		t.Helper()
 		steps := install(t, s, cert, "a")
@@ -618,7 +619,7 @@ func TestScopes(t *testing.T) {
 	write(t, filepath.Join(home, ".pki/nssdb/cert9.db"), "", 0o600)
 	s := newStores(t, User, home)
 	before := snapshot(t, "", home)
-	cert := newRoot(t, "x")
+	cert := storetest.Root(t, "x")
 	steps := install(t, s, cert, "a")
 	if len(steps) == 0 {
 		t.Fatal("no steps")
@@ -647,7 +648,7 @@ func TestPlannedByAnybody(t *testing.T) {
 	s := newStores(t, Machine, overlay(t))
 	s.Receipts = "/var/lib/tunneld-trust/12345"
 	prepareds[0].prepare(t)
-	cert := newRoot(t, "tunneld local root")
+	cert := storetest.Root(t, "tunneld local root")
 	// Where another user may run it.
 	program, err := os.ReadFile("/proc/self/exe")
 	if err != nil {

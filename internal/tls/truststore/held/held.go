@@ -76,3 +76,17 @@ func InBundle(text []byte, cert *x509.Certificate) bool {
 		}
 	}
 }
+
+// Bundles are the files that systems keep their list of CAs in for all programs, in
+// the order in which crypto/x509 looks for them; OpenSSL's and GnuTLS's are among
+// them, by whatever link. Windows has none.
+func Bundles() []string {
+	return []string{
+		"/etc/ssl/certs/ca-certificates.crt",                // Debian, Arch
+		"/etc/pki/tls/certs/ca-bundle.crt",                  // Fedora, RHEL 6
+		"/etc/ssl/ca-bundle.pem",                            // SUSE
+		"/etc/pki/tls/cacert.pem",                           // OpenELEC
+		"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // RHEL 7 and later
+		"/etc/ssl/cert.pem",                                 // Alpine, macOS
+	}
+}

@@ -3,25 +3,20 @@
 package java
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"math/big"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/tunneld/tunneld/internal/leakcheck"
 	"github.com/tunneld/tunneld/internal/tls/truststore/place"
+	"github.com/tunneld/tunneld/internal/tls/truststore/storetest"
 )
 
 func TestMain(m *testing.M) { leakcheck.Main(m) }
 
 func TestParseList(t *testing.T) {
-	a, b := playedRoot(t), playedRoot(t)
+	a, b := storetest.Root(t, "tunneld local CA"), storetest.Root(t, "tunneld local CA")
 	out := "Keystore type: JKS\nYour keystore contains 2 entries\n\nAlias name: debian:a.pem\nCreation date: Nov 26, 2026\nEntry type: trustedCertEntry\n\n" +
 		string(place.Encode(a)) + "\n\n*******\n\nAlias name: b c\nEntry type: trustedCertEntry\n\n" + string(place.Encode(b))
 	var got []string
@@ -42,29 +37,4 @@ func FuzzParseList(f *testing.F) {
 			}
 		}
 	})
-}
-
-// playedRoot makes a root certificate. All have the same name.
-func playedRoot(t testing.TB) *x509.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{Organization: []string{"tunneld"}, CommonName: "tunneld local CA"},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(time.Hour),
-		IsCA:         true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
 }

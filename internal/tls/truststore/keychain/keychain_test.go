@@ -17,8 +17,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 	"github.com/tunneld/tunneld/internal/tls/truststore/program"
+	"github.com/tunneld/tunneld/internal/tls/truststore/storetest"
 )
 
 // A playedSecurity plays macOS's program security, with what it works on. What it takes,
@@ -308,8 +310,8 @@ func TestKeychain(t *testing.T) {
 		t.Run(string(test.scope), func(t *testing.T) {
 			mac := playSecurity(t)
 			k := mac.keychain(test.scope)
-			ours, others := playedRoot(t), playedRoot(t) // of the same name
-			wantPresence(t, "nothing set yet", k, ours, place.Absent)
+			ours, others := storetest.Root(t, "tunneld local CA"), storetest.Root(t, "tunneld local CA") // of the same name
+			storetest.WantPresence(t, "nothing set yet", k, ours, place.Absent)
 			if err := k.Add(t.Context(), others); err != nil {
 				t.Fatal(err)
 			}
@@ -324,9 +326,9 @@ func TestKeychain(t *testing.T) {
 			if !slices.Equal(mac.env, test.env) {
 				t.Errorf("with %q in the environment; want %q", mac.env, test.env)
 			}
-			wantPresence(t, "added", k, ours, place.Present)
-			wantPresence(t, "the other one", k, others, place.Present)
-			wantSearch(t, k, ours)
+			storetest.WantPresence(t, "added", k, ours, place.Present)
+			storetest.WantPresence(t, "the other one", k, others, place.Present)
+			storetest.WantSearch(t, k, ours)
 			mac.runs = nil
 			if err := k.Remove(t.Context(), ours); err != nil {
 				t.Fatal(err)
@@ -338,7 +340,7 @@ func TestKeychain(t *testing.T) {
 			if diff := cmp.Diff(test.remove, mac.runs); diff != "" {
 				t.Errorf("to remove (-want +got):\n%s", diff)
 			}
-			wantPresence(t, "removed", k, ours, place.Absent)
+			storetest.WantPresence(t, "removed", k, ours, place.Absent)
 			if diff := cmp.Diff(before, mac.state()); diff != "" {
 				t.Errorf("afterwards (-before +after):\n%s", diff)
 			}
@@ -362,7 +364,7 @@ func TestKeychainNotAllowed(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			mac := playSecurity(t)
-			k, cert := mac.keychain(place.User), playedRoot(t)
+			k, cert := mac.keychain(place.User), storetest.Root(t, "tunneld local CA")
 			no := func() error { return test.answer }
 			before := mac.state()
 			check := func(what string, err error) {
@@ -380,7 +382,7 @@ func TestKeychainNotAllowed(t *testing.T) {
 			// A certificate that somebody keeps there, and does not trust, stays.
 			mac.keychains[userLogin] = [][]byte{cert.Raw}
 			before = mac.state()
-			wantPresence(t, "kept", k, cert, place.Partly)
+			storetest.WantPresence(t, "kept", k, cert, place.Partly)
 			check("add what was kept", k.Add(t.Context(), cert))
 			if diff := cmp.Diff(before, mac.state()); diff != "" {
 				t.Errorf("not added (-before +after):\n%s", diff)
@@ -403,18 +405,18 @@ func TestKeychainNotAllowed(t *testing.T) {
 // What was done when the time was over is done.
 func TestKeychainJustInTime(t *testing.T) {
 	mac := playSecurity(t)
-	k, cert := mac.keychain(place.User), playedRoot(t)
+	k, cert := mac.keychain(place.User), storetest.Root(t, "tunneld local CA")
 	mac.dialog = func() error { return errTooLate }
 	if err := k.Add(t.Context(), cert); err != nil {
 		t.Errorf("error %v; want none", err)
 	}
-	wantPresence(t, "added", k, cert, place.Present)
+	storetest.WantPresence(t, "added", k, cert, place.Present)
 }
 
 // The user gives up while the dialog is there.
 func TestKeychainGivenUp(t *testing.T) {
 	mac := playSecurity(t)
-	k, cert := mac.keychain(place.User), playedRoot(t)
+	k, cert := mac.keychain(place.User), storetest.Root(t, "tunneld local CA")
 	before := mac.state()
 	ctx, cancel := context.WithCancel(t.Context())
 	mac.dialog = func() error {
@@ -451,7 +453,7 @@ func TestKeychainKilled(t *testing.T) {
 	}
 	for n, done := 0, false; !done && !t.Failed(); n++ {
 		mac := playSecurity(t)
-		k, cert := mac.keychain(place.Machine), playedRoot(t)
+		k, cert := mac.keychain(place.Machine), storetest.Root(t, "tunneld local CA")
 		add := func() error { return k.Add(t.Context(), cert) }
 		remove := func() error { return k.Remove(t.Context(), cert) }
 		before := mac.state()
@@ -465,7 +467,7 @@ func TestKeychainKilled(t *testing.T) {
 		}
 		use(mac, n, add)
 		use(mac, 99, add)
-		wantPresence(t, "added again", k, cert, place.Present)
+		storetest.WantPresence(t, "added again", k, cert, place.Present)
 		done = use(mac, n, remove) && done
 		use(mac, 99, remove)
 		if diff := cmp.Diff(before, mac.state()); diff != "" {
@@ -477,7 +479,7 @@ func TestKeychainKilled(t *testing.T) {
 // Trust settings that cannot be had are no reason to think that there are none.
 func TestKeychainUnreadable(t *testing.T) {
 	mac := playSecurity(t)
-	k, cert := mac.keychain(place.User), playedRoot(t)
+	k, cert := mac.keychain(place.User), storetest.Root(t, "tunneld local CA")
 	delete(mac.settings, "system") // so nothing can be exported
 	if p, err := k.Look(t.Context(), cert); err == nil {
 		t.Errorf("no trust settings can be had, and look says %d", p)
@@ -517,18 +519,18 @@ func TestKeychainChangedByHand(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			mac := playSecurity(t)
-			k, cert := mac.keychain(place.User), playedRoot(t)
+			k, cert := mac.keychain(place.User), storetest.Root(t, "tunneld local CA")
 			before := mac.state()
 			if err := k.Add(t.Context(), cert); err != nil {
 				t.Fatal(err)
 			}
 			test.change(mac, cert)
-			wantPresence(t, "changed", k, cert, place.Partly)
+			storetest.WantPresence(t, "changed", k, cert, place.Partly)
 			if blocked := k.Ready(t.Context(), place.Add, cert); k.exists(k.path) {
 				if err := k.Add(t.Context(), cert); err != nil {
 					t.Fatal(err)
 				}
-				wantPresence(t, "added again", k, cert, place.Present)
+				storetest.WantPresence(t, "added again", k, cert, place.Present)
 				test.change(mac, cert)
 			} else if blocked == nil {
 				t.Error("without the keychain, it is ready to be added to")
@@ -536,7 +538,7 @@ func TestKeychainChangedByHand(t *testing.T) {
 			if err := k.Remove(t.Context(), cert); err != nil {
 				t.Fatal(err)
 			}
-			wantPresence(t, "removed", k, cert, place.Absent)
+			storetest.WantPresence(t, "removed", k, cert, place.Absent)
 			mac.keychains[userLogin] = nil
 			if diff := cmp.Diff(before, mac.state()); diff != "" {
 				t.Errorf("removed (-before +after):\n%s", diff)
@@ -578,10 +580,10 @@ func TestKeychainRestored(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			mac, cert := playSecurity(t), playedRoot(t)
+			mac, cert := playSecurity(t), storetest.Root(t, "tunneld local CA")
 			tt.before(mac, cert)
 			k := mac.keychain(place.User)
-			wantPresence(t, "before", k, cert, place.Partly)
+			storetest.WantPresence(t, "before", k, cert, place.Partly)
 			before := mac.state()
 			restore, err := k.Before(t.Context(), cert)
 			if err != nil {

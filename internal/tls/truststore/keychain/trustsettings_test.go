@@ -3,10 +3,12 @@ package keychain
 import (
 	"strings"
 	"testing"
+
+	"github.com/tunneld/tunneld/internal/tls/truststore/storetest"
 )
 
 func TestTrustSettings(t *testing.T) {
-	cert := playedRoot(t)
+	cert := storetest.Root(t, "tunneld local CA")
 	setting := func(lines ...string) string {
 		return "<array><dict>" + strings.Join(lines, "") + "</dict></array>"
 	}
@@ -42,7 +44,7 @@ func TestTrustSettings(t *testing.T) {
 			if got, err := parseTrustSettings([]byte(data), cert); got != test.want || err != nil {
 				t.Errorf("%d, %v; want %d", got, err, test.want)
 			}
-			if got, err := parseTrustSettings([]byte(data), playedRoot(t)); got != noTrustSettings || err != nil {
+			if got, err := parseTrustSettings([]byte(data), storetest.Root(t, "tunneld local CA")); got != noTrustSettings || err != nil {
 				t.Errorf("%d, %v for another certificate; want %d", got, err, noTrustSettings)
 			}
 		})
@@ -59,7 +61,7 @@ func TestTrustSettings(t *testing.T) {
 }
 
 func FuzzTrustSettings(f *testing.F) {
-	cert := playedRoot(f)
+	cert := storetest.Root(f, "tunneld local CA")
 	f.Add([]byte(exportedSettings(nil)))
 	f.Add([]byte(exportedSettings(map[string]string{appleHash(cert.Raw): "<array/>"})))
 	f.Add([]byte(exportedSettings(map[string]string{"AA": "<array><dict><key>kSecTrustSettingsResult</key><integer>3</integer></dict></array>"})))

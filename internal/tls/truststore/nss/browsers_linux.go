@@ -11,9 +11,10 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 	"github.com/tunneld/tunneld/internal/tls/truststore/program"
-	"golang.org/x/sys/unix"
 )
 
 // firefoxes are where browsers of Mozilla's kind keep their profiles, below the home directory. Firefox 147 and

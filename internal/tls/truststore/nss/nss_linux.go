@@ -20,9 +20,10 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 	"github.com/tunneld/tunneld/internal/tls/truststore/program"
-	"golang.org/x/sys/unix"
 )
 
 // An database is a database of NSS, which browsers keep their certificates in, changed by NSS's own

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/tunneld/tunneld/internal/tls/truststore/place"
+	"github.com/tunneld/tunneld/internal/tls/truststore/storetest"
 )
 
 // playedRoots plays Windows' stores, which are by scope.
@@ -34,13 +35,13 @@ func playedRoots(stores map[place.Scope][][]byte) windowsRoots {
 func TestRootStore(t *testing.T) {
 	for scope, path := range map[place.Scope]string{place.User: `CurrentUser\Root`, place.Machine: `LocalMachine\Root`} {
 		t.Run(string(scope), func(t *testing.T) {
-			ours, others := playedRoot(t), playedRoot(t)
+			ours, others := storetest.Root(t, "tunneld local CA"), storetest.Root(t, "tunneld local CA")
 			stores := map[place.Scope][][]byte{scope: {others.Raw}}
 			r := rootStore{scope, playedRoots(stores)}
 			if p := r.Place(); p.Kind != place.Windows || p.Path != path || p.Scope != scope || p.Readers == "" {
 				t.Errorf("place %+v", p)
 			}
-			wantPresence(t, "before", r, ours, place.Absent)
+			storetest.WantPresence(t, "before", r, ours, place.Absent)
 			if err := r.Ready(t.Context(), place.Add, ours); err != nil {
 				t.Error(err)
 			}
@@ -48,15 +49,15 @@ func TestRootStore(t *testing.T) {
 				if err := r.Add(t.Context(), ours); err != nil {
 					t.Error(err)
 				}
-				wantPresence(t, "added", r, ours, place.Present)
-				wantSearch(t, r, ours)
+				storetest.WantPresence(t, "added", r, ours, place.Present)
+				storetest.WantSearch(t, r, ours)
 			}
 			for range 2 {
 				if err := r.Remove(t.Context(), ours); err != nil {
 					t.Error(err)
 				}
-				wantPresence(t, "removed", r, ours, place.Absent)
-				wantPresence(t, "the other one", r, others, place.Present)
+				storetest.WantPresence(t, "removed", r, ours, place.Absent)
+				storetest.WantPresence(t, "the other one", r, others, place.Present)
 			}
 		})
 	}
@@ -64,7 +65,7 @@ func TestRootStore(t *testing.T) {
 
 // Nobody waits for a dialog that cannot be seen, and who says no is told so.
 func TestRootStoreNotAllowed(t *testing.T) {
-	cert := playedRoot(t)
+	cert := storetest.Root(t, "tunneld local CA")
 	roots := playedRoots(map[place.Scope][][]byte{})
 	roots.desktop = func() (bool, error) { return false, nil }
 	roots.add = func(place.Scope, []byte) error { return errDeclined }

@@ -8,8 +8,9 @@ import (
 	"os"
 	"unsafe"
 
-	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 	"golang.org/x/sys/windows"
+
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 )
 
 // New returns the store of a scope.

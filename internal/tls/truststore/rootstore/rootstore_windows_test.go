@@ -8,8 +8,10 @@ import (
 	"os/exec"
 	"testing"
 
-	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 	"golang.org/x/sys/windows"
+
+	"github.com/tunneld/tunneld/internal/tls/truststore/place"
+	"github.com/tunneld/tunneld/internal/tls/truststore/storetest"
 )
 
 // Looking takes no rights and changes nothing.
@@ -53,7 +55,7 @@ func TestRootsOnWine(t *testing.T) {
 	roots := realWindowsRoots()
 	for _, scope := range []place.Scope{place.User, place.Machine} {
 		t.Run(string(scope), func(t *testing.T) {
-			ours, others := playedRoot(t), playedRoot(t) // of the same name
+			ours, others := storetest.Root(t, "tunneld local CA"), storetest.Root(t, "tunneld local CA") // of the same name
 			store := rootStore{scope, roots}
 			want := func(what string, cert place.Presence, other place.Presence) {
 				t.Helper()
@@ -100,7 +102,7 @@ func TestRootsOnWine(t *testing.T) {
 // not the user's to remove.
 func TestUsersStoreIsNotTheMachines(t *testing.T) {
 	onWine(t)
-	root := playedRoot(t)
+	root := storetest.Root(t, "tunneld local CA")
 	user, machine := rootStore{place.User, realWindowsRoots()}, rootStore{place.Machine, realWindowsRoots()}
 	if err := machine.Add(t.Context(), root); err != nil {
 		t.Fatal(err)

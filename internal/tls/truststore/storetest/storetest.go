@@ -1,4 +1,5 @@
-package keychain
+// Package storetest has what tests of trust stores share. It is for tests only.
+package storetest
 
 import (
 	"crypto/ecdsa"
@@ -11,25 +12,24 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tunneld/tunneld/internal/leakcheck"
 	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 )
 
-func TestMain(m *testing.M) { leakcheck.Main(m) }
-
-// playedRoot makes a root certificate. All have the same name.
-func playedRoot(t testing.TB) *x509.Certificate {
+// Root makes a root certificate of this common name, with a key of its own.
+func Root(t testing.TB, name string) *x509.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{Organization: []string{"tunneld"}, CommonName: "tunneld local CA"},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(time.Hour),
-		IsCA:         true, BasicConstraintsValid: true,
+		SerialNumber:          big.NewInt(time.Now().UnixNano()), // NSS takes each once
+		Subject:               pkix.Name{Organization: []string{"tunneld"}, CommonName: name},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(24 * time.Hour),
+		KeyUsage:              x509.KeyUsageCertSign,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -42,14 +42,16 @@ func playedRoot(t testing.TB) *x509.Certificate {
 	return cert
 }
 
-func wantPresence(t *testing.T, what string, s place.Store, cert *x509.Certificate, want place.Presence) {
+// WantPresence checks how much of a certificate a store has.
+func WantPresence(t *testing.T, what string, s place.Store, cert *x509.Certificate, want place.Presence) {
 	t.Helper()
 	if got, err := s.Look(t.Context(), cert); got != want || err != nil {
 		t.Errorf("%s: the certificate is there %d, error %v; want %d", what, got, err, want)
 	}
 }
 
-func wantSearch(t *testing.T, s place.Searcher, cert *x509.Certificate) {
+// WantSearch checks that a store finds a certificate by its fingerprint, and no other.
+func WantSearch(t *testing.T, s place.Searcher, cert *x509.Certificate) {
 	t.Helper()
 	if got, err := s.Search(t.Context(), place.Fingerprint(cert)); !cert.Equal(got) || err != nil {
 		t.Errorf("searched for by its fingerprint: %v, error %v; want it", got, err)
