@@ -203,10 +203,20 @@ func (s *session) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	s.node.sessions[s] = struct{}{}
 	if s.Protocol == "SPDY" {
-		conn = newSettlingConn(conn, s.die)
+		// The server reads from rw, too, where the client may have been early.
+		conn = newSettlingConn(bufferedConn{conn, rw.Reader}, s.die)
+		rw = bufio.NewReadWriter(bufio.NewReader(conn), bufio.NewWriter(conn))
 	}
 	return conn, rw, nil
 }
+
+// A bufferedConn is a connection of which some bytes have been read already.
+type bufferedConn struct {
+	net.Conn
+	unread *bufio.Reader
+}
+
+func (c bufferedConn) Read(b []byte) (int, error) { return c.unread.Read(b) }
 
 func (s *session) die() { s.once.Do(func() { close(s.dying) }) }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -162,4 +163,45 @@ func TestSettlingConnGoAway(t *testing.T) {
 			t.Error("what was read differs from what was sent")
 		}
 	})
+}
+
+// A SPDY server reads from the reader that an upgrade hands out with the
+// connection, so the end is held back there as well, and what the client sent
+// early is seen.
+func TestHijackSettles(t *testing.T) {
+	s := &session{
+		node:    &Node{sessions: map[*session]struct{}{}},
+		Upgrade: Upgrade{Protocol: "SPDY"}, dying: make(chan struct{}),
+	}
+	type end struct {
+		got  string
+		told bool
+	}
+	ended := make(chan end, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		s.ResponseWriter = w
+		conn, rw, err := s.Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		got, _ := io.ReadAll(rw)
+		select {
+		case <-s.dying:
+			ended <- end{string(got), true}
+		default:
+			ended <- end{string(got), false}
+		}
+	}))
+	defer server.Close()
+	client, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.WriteString(client, "POST / HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\nearly")
+	client.Close()
+	if got := <-ended; got != (end{"early", true}) {
+		t.Errorf("read %q, and was told of the end: %v; want \"early\", true", got.got, got.told)
+	}
 }
