@@ -3,7 +3,11 @@
 // however far the installation came, and by another version of this program.
 package setup
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"slices"
+)
 
 // A Kind says what a Change is made to.
 type Kind string
@@ -15,7 +19,7 @@ const (
 	File      Kind = "file"
 	Link      Kind = "link" // symbolic
 	Service   Kind = "service"
-	Home      Kind = "home"  // what the daemon keeps for its user
+	Home      Kind = "home"  // what there is of a user's, which only the user touches
 	Trust     Kind = "trust" // the local CA in the trust stores
 )
 
@@ -32,11 +36,49 @@ type Change struct {
 	Mode uint32 `json:"mode,omitempty"`
 	// SHA256 of a file's content, in hexadecimal.
 	SHA256 string `json:"sha256,omitempty"`
+	// Former are the sums of what was at Path, and ours, until it was replaced, which
+	// may not have happened.
+	Former []string `json:"former,omitempty"`
 	// Target is where a link leads.
 	Target string `json:"target,omitempty"`
+	// Missing are the directories that were not there before, the outermost first,
+	// for Home.
+	Missing []string `json:"missing,omitempty"`
 	// Why says in a few words what it is for, and Undo how it is undone.
 	Why  string `json:"why,omitempty"`
 	Undo string `json:"undo,omitempty"`
+}
+
+// same reports whether two changes are to the same thing.
+func (c Change) same(other Change) bool { return c.Kind == other.Kind && c.Path == other.Path }
+
+// An Item is a Change of a plan, with what it takes to make it.
+type Item struct {
+	Change
+	// Content is what a file shall hold.
+	Content []byte
+	// Optional: if something else is there, it is left alone.
+	Optional bool
+	// Runs are the paths of those files that a service runs or is defined by: it is
+	// restarted when one of them was replaced.
+	Runs []string
+}
+
+// An Actor makes and undoes changes of one kind.
+type Actor interface {
+	// Done reports whether the change is there, made by us or not.
+	Done(ctx context.Context, c Change) (bool, error)
+	// Do makes it. What it returns in left is for people: what could not be done,
+	// and is no reason to stop.
+	Do(ctx context.Context, c Change) (left string, err error)
+	// Undo takes it back, and says in left what it has left alone and why. What is
+	// not there is no error.
+	Undo(ctx context.Context, c Change) (left string, err error)
+}
+
+// A Restarter is an Actor that can have what runs replaced.
+type Restarter interface {
+	Restart(ctx context.Context, c Change) error
 }
 
 // Services is a machine's manager of services: systemd, launchd, or Windows' task
@@ -59,4 +101,238 @@ type Services interface {
 type ServiceState struct {
 	Enabled bool // it starts by itself
 	Active  bool // it runs, or is listened for
+}
+
+// ServiceActor is the Actor for changes of the kind Service.
+func ServiceActor(s Services) Actor { return services{s} }
+
+type services struct{ manager Services }
+
+func (s services) Done(ctx context.Context, c Change) (bool, error) {
+	state, err := s.manager.State(ctx, c.Path)
+	return state.Enabled && state.Active, err
+}
+
+func (s services) Do(ctx context.Context, c Change) (string, error) {
+	return "", s.manager.Enable(ctx, c.Path)
+}
+
+func (s services) Undo(ctx context.Context, c Change) (string, error) {
+	return "", s.manager.Disable(ctx, c.Path)
+}
+
+func (s services) Restart(ctx context.Context, c Change) error {
+	return s.manager.Restart(ctx, c.Path)
+}
+
+// A Machine is where changes are made, on behalf of one user.
+type Machine struct {
+	// UID is the user whose installation it is.
+	UID string
+	// Receipts is the directory of the receipts of all users.
+	Receipts string
+	// Root is put before all paths; empty outside of tests.
+	Root string
+	// Actors are for the kinds that are not of the file system.
+	Actors map[Kind]Actor
+	// Settle, if set, is called after files were written or removed, before and after
+	// services are dealt with: there are managers that have to be told.
+	Settle func(context.Context) error
+	// Progress, if set, is told of each change that was made or taken back.
+	Progress func(c Change, what string)
+
+	changed bool // there are files that Settle has not been told of
+}
+
+// A Standing is how far a change of a plan is.
+type Standing struct {
+	Item
+	// Done says that it is there, and noted as ours.
+	Done bool
+	// Blocked is why it cannot be made.
+	Blocked string
+}
+
+// Look says how far each item of a plan is.
+func (m *Machine) Look(ctx context.Context, plan []Item) ([]Standing, error) {
+	r, err := m.receipt()
+	if err != nil {
+		return nil, err
+	}
+	all := make([]Standing, 0, len(plan))
+	for _, item := range plan {
+		s := Standing{Item: item}
+		there, err := m.actor(item).Done(ctx, item.Change)
+		switch {
+		case err != nil:
+			s.Blocked = err.Error()
+		default:
+			s.Done = there && r.has(item.Change)
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// Apply makes what is missing of a plan, in order, and then takes back what an
+// earlier plan made and this one does not have, of the steps that steps names. What
+// is not essential and could not be done is in left.
+func (m *Machine) Apply(ctx context.Context, plan []Item, steps []string) (left []string, err error) {
+	r, err := m.receipt()
+	if err != nil {
+		return nil, err
+	}
+	replaced := make(map[string]bool) // files
+	for _, item := range plan {
+		if err := ctx.Err(); err != nil {
+			return left, err
+		}
+		what, text, err := m.apply(ctx, r, item)
+		if err != nil {
+			return left, fmt.Errorf("%s %s: %w", item.Kind, item.Path, err)
+		}
+		if text != "" {
+			left = append(left, text)
+		}
+		if what == made {
+			replaced[item.Path] = true
+		}
+		if restarter, ok := m.actor(item).(Restarter); ok && what == there && slices.ContainsFunc(item.Runs, func(path string) bool { return replaced[path] }) {
+			if err := restarter.Restart(ctx, item.Change); err != nil {
+				return left, fmt.Errorf("restart %s: %w", item.Path, err)
+			}
+			what = restarted
+		}
+		m.progress(item.Change, what)
+	}
+	stale := r.where(func(c Change) bool {
+		return slices.Contains(steps, c.Step) && !slices.ContainsFunc(plan, func(i Item) bool { return i.same(c) })
+	})
+	more, err := m.undo(ctx, r, stale)
+	return append(left, more...), err
+}
+
+// What became of a change.
+const (
+	made      = "done"
+	there     = "is there"
+	skipped   = "left as it is"
+	restarted = "restarted"
+	undone    = "undone"
+	kept      = "kept"
+)
+
+func (m *Machine) apply(ctx context.Context, r *receipt, item Item) (what, left string, err error) {
+	actor := m.actor(item)
+	done, err := actor.Done(ctx, item.Change)
+	if err != nil {
+		if item.Optional {
+			return skipped, err.Error(), nil
+		}
+		return "", "", err
+	}
+	if done && item.Kind == Directory {
+		return there, "", nil // somebody else's, or noted already
+	}
+	if err := r.note(item.Change); err != nil {
+		return "", "", err
+	}
+	if done && item.Kind != Trust { // to trust twice changes nothing, and mends what a look cannot see
+		return there, "", nil
+	}
+	if item.Kind == Service {
+		if err := m.settle(ctx); err != nil {
+			return "", "", err
+		}
+	}
+	if left, err = actor.Do(ctx, item.Change); err != nil {
+		return "", "", err
+	}
+	if left != "" {
+		return skipped, left, nil
+	}
+	if done, err = actor.Done(ctx, item.Change); err != nil || !done {
+		return "", "", fmt.Errorf("it was done, and is not there: %w", err)
+	}
+	if item.Kind == File || item.Kind == Link {
+		m.changed = true
+	}
+	return made, "", r.settled(item.Change)
+}
+
+// Remove takes back all that the receipt has, the latest first, and what of the plan
+// is there although it is not noted: receipts may have been lost. It says in left
+// what was left alone, and why. It goes on after what fails.
+func (m *Machine) Remove(ctx context.Context, plan []Item) (left []string, err error) {
+	r, err := m.receipt()
+	if err != nil {
+		return nil, err
+	}
+	for _, item := range plan {
+		if item.Kind == Directory || r.has(item.Change) {
+			continue
+		}
+		if done, err := m.actor(item).Done(ctx, item.Change); err == nil && done {
+			r.changes = append(r.changes, item.Change)
+		}
+	}
+	left, err = m.undo(ctx, r, slices.Clone(r.changes))
+	if err != nil {
+		return left, err
+	}
+	return left, r.remove()
+}
+
+// undo takes changes back, the latest first.
+func (m *Machine) undo(ctx context.Context, r *receipt, changes []Change) (left []string, err error) {
+	others, err := m.others()
+	if err != nil {
+		return nil, err
+	}
+	var failed []error
+	for _, c := range slices.Backward(changes) {
+		if err := ctx.Err(); err != nil {
+			return left, joined(append(failed, err))
+		}
+		if slices.ContainsFunc(others, c.same) {
+			if err := r.forget(c); err != nil {
+				return left, err
+			}
+			m.progress(c, kept)
+			continue
+		}
+		text, err := m.actorOf(c.Kind, nil, r).Undo(ctx, c)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("take back %s %s: %w", c.Kind, c.Path, err))
+			continue
+		}
+		m.changed = m.changed || c.Kind == File || c.Kind == Link
+		if err := r.forget(c); err != nil {
+			return left, joined(append(failed, err))
+		}
+		if text != "" {
+			left = append(left, text)
+			m.progress(c, skipped)
+			continue
+		}
+		m.progress(c, undone)
+	}
+	if err := m.settle(ctx); err != nil {
+		failed = append(failed, err)
+	}
+	return left, joined(failed)
+}
+
+func (m *Machine) settle(ctx context.Context) error {
+	if !m.changed || m.Settle == nil {
+		return nil
+	}
+	m.changed = false
+	return m.Settle(ctx)
+}
+
+func (m *Machine) progress(c Change, what string) {
+	if m.Progress != nil {
+		m.Progress(c, what)
+	}
 }

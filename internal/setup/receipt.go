@@ -1,0 +1,195 @@
+package setup
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/tunneld/tunneld/internal/atomicfile"
+)
+
+// receiptVersion is what is written, and the newest that is read.
+const receiptVersion = 1
+
+// ErrNewer: a receipt is one of a newer version of this program.
+var ErrNewer = errors.New("was installed by a newer version")
+
+// A receipt is what is noted of one user's installation. It is on disk before a
+// change is made, and keeps it until it has been taken back.
+type receipt struct {
+	path    string
+	changes []Change
+}
+
+type receiptFile struct {
+	Version int      `json:"version"`
+	Changes []Change `json:"changes"`
+}
+
+func (m *Machine) receipt() (*receipt, error) { return readReceipt(m.receiptPath(m.UID)) }
+
+func (m *Machine) receiptPath(uid string) string {
+	return filepath.Join(m.Root, m.Receipts, uid+".json")
+}
+
+func readReceipt(path string) (*receipt, error) {
+	r := &receipt{path: path}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return r, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what was installed: %w", err)
+	}
+	if r.changes, err = parseReceipt(data); err != nil {
+		return nil, fmt.Errorf("read what was installed: %s: %w", path, err)
+	}
+	return r, nil
+}
+
+// parseReceipt reads a receipt. Only root may write one, so what it says is done.
+func parseReceipt(data []byte) ([]Change, error) {
+	var file receiptFile
+	if err := json.Unmarshal(data, &file); err != nil {
+		return nil, err
+	}
+	if file.Version > receiptVersion {
+		return nil, fmt.Errorf("it %w: version %d; this one reads %d", ErrNewer, file.Version, receiptVersion)
+	}
+	for _, c := range file.Changes {
+		if slices.Contains([]Kind{Directory, File, Link}, c.Kind) && !filepath.IsAbs(c.Path) {
+			return nil, fmt.Errorf("%s %q is no absolute path", c.Kind, c.Path)
+		}
+	}
+	return file.Changes, nil
+}
+
+func (r *receipt) find(c Change) int { return slices.IndexFunc(r.changes, c.same) }
+func (r *receipt) has(c Change) bool { return r.find(c) >= 0 }
+
+func (r *receipt) where(ok func(Change) bool) []Change {
+	return slices.DeleteFunc(slices.Clone(r.changes), func(c Change) bool { return !ok(c) })
+}
+
+// note writes down that a change is going to be made. What was noted of the same
+// thing before may still be there.
+func (r *receipt) note(c Change) error {
+	if i := r.find(c); i >= 0 {
+		old := r.changes[i]
+		c.Former = slices.Clone(old.Former)
+		if old.SHA256 != c.SHA256 && old.SHA256 != "" {
+			c.Former = append(c.Former, old.SHA256)
+		}
+		c.Missing = old.Missing // what it was like before the first time
+		r.changes[i] = c
+	} else {
+		r.changes = append(r.changes, c)
+	}
+	return r.write()
+}
+
+// settled writes down that what was at its place before is gone.
+func (r *receipt) settled(c Change) error {
+	i := r.find(c)
+	if i < 0 || len(r.changes[i].Former) == 0 {
+		return nil
+	}
+	r.changes[i].Former = nil
+	return r.write()
+}
+
+// forget writes down that a change is no longer there, or no longer ours.
+func (r *receipt) forget(c Change) error {
+	r.changes = slices.DeleteFunc(r.changes, c.same)
+	if len(r.changes) == 0 {
+		return r.remove()
+	}
+	return r.write()
+}
+
+func (r *receipt) write() error {
+	if err := os.MkdirAll(filepath.Dir(r.path), 0o755); err != nil {
+		return fmt.Errorf("note what is installed: %w", err)
+	}
+	text, err := json.MarshalIndent(receiptFile{receiptVersion, r.changes}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("note what is installed: %w", err)
+	}
+	if err := atomicfile.Write(r.path, append(text, '\n'), 0o644); err != nil {
+		return fmt.Errorf("note what is installed: %w", err)
+	}
+	return nil
+}
+
+// remove removes a receipt that has nothing left, and the directories that are there
+// for receipts only.
+func (r *receipt) remove() error {
+	if len(r.changes) > 0 {
+		return nil
+	}
+	if err := os.Remove(r.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	sweep(r.path)
+	dir := filepath.Dir(r.path)
+	if os.Remove(dir) == nil && filepath.Base(filepath.Dir(dir)) == "tunneld" {
+		os.Remove(filepath.Dir(dir)) // if it is empty
+	}
+	return nil
+}
+
+// Users are those whose installation is noted, by their ids.
+func (m *Machine) Users() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(m.Root, m.Receipts))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("look who has an installation: %w", err)
+	}
+	var users []string
+	for _, e := range entries {
+		if uid, ok := strings.CutSuffix(e.Name(), ".json"); ok && !strings.HasPrefix(uid, ".") {
+			users = append(users, uid)
+		}
+	}
+	return users, nil
+}
+
+// others are the changes that other users' installations need.
+func (m *Machine) others() ([]Change, error) {
+	users, err := m.Users()
+	if err != nil {
+		return nil, err
+	}
+	var all []Change
+	for _, uid := range users {
+		if uid == m.UID {
+			continue
+		}
+		r, err := readReceipt(m.receiptPath(uid))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r.where(func(c Change) bool { return c.Kind == Directory || c.Kind == File || c.Kind == Link })...)
+	}
+	return all, nil
+}
+
+// sweep removes what was being written beside path when a process was killed.
+func sweep(path string) {
+	dir, base := filepath.Split(path)
+	left, _ := filepath.Glob(filepath.Join(dir, "."+escape(base)+".*.tmp"))
+	for _, file := range left {
+		os.Remove(file)
+	}
+}
+
+// escape is name as a pattern that matches nothing else.
+func escape(name string) string {
+	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(name)
+}
+
+func joined(errs []error) error { return errors.Join(errs...) }

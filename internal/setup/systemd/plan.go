@@ -1,0 +1,207 @@
+package systemd
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/tunneld/tunneld/internal/setup"
+)
+
+// The steps of a plan, which can be left out.
+const (
+	ServiceStep     = "service"
+	NamesStep       = "names"
+	EnvironmentStep = "environment"
+	TrustStep       = "trust"
+)
+
+const (
+	unitDir = "/etc/systemd/system"
+	// ProgramDir is where the programs are put that no package has brought.
+	ProgramDir = "/usr/local/libexec/tunneld"
+	linkDir    = "/usr/local/bin"
+	policyDir  = "/etc/tunneld/helper"
+)
+
+// Programs are where tunneld's programs are.
+type Programs struct {
+	Daemon, Client, Helper string
+}
+
+var (
+	// Packaged are the programs of a package, which brings units for them.
+	Packaged = Programs{"/usr/bin/tunneld", "/usr/bin/tunnelctl", "/usr/libexec/tunneld-helper"}
+	// Copied are those that are put there by an installation.
+	Copied = Programs{ProgramDir + "/tunneld", ProgramDir + "/tunnelctl", ProgramDir + "/tunneld-helper"}
+)
+
+// A Wish is what a plan is made for.
+type Wish struct {
+	UID string
+	// State and Environment are the user's state directory, and the file in it that has
+	// the captured environment. Missing are those directories of the user's that a
+	// daemon would have to make, the outermost first.
+	State, Environment string
+	Missing            []string
+	// Domain, Addresses and Ports are of the user's configuration.
+	Domain    string
+	Addresses netip.Prefix
+	Ports     []uint16
+	// Packaged says that a package has put programs and units in place; else Content
+	// has the programs, by their names, and Units their units.
+	Packaged bool
+	Content  map[string][]byte
+	Units    fs.FS
+	// Without are the steps to leave out.
+	Without []string
+}
+
+// Steps are those of a plan, in their order.
+func Steps() []string { return []string{ServiceStep, NamesStep, EnvironmentStep, TrustStep} }
+
+// Programs are those that a plan for w runs.
+func (w Wish) Programs() Programs {
+	if w.Packaged {
+		return Packaged
+	}
+	return Copied
+}
+
+// Daemon is the name of the unit of a user's daemon, and Helper that of the socket
+// of their tunneld-helper.
+func Daemon(uid string) string { return "tunneld@" + uid + ".service" }
+
+// Helper is the unit of the socket of a user's tunneld-helper.
+func Helper(uid string) string { return "tunneld-helper@" + uid + ".socket" }
+
+// Plan is what has to be there for w, in the order in which it is made.
+func Plan(w Wish) ([]setup.Item, error) {
+	var plan []setup.Item
+	if !w.Packaged {
+		units, err := unitItems(w.Units)
+		if err != nil {
+			return nil, err
+		}
+		plan = slices.Concat(programItems(w.Content), units)
+	}
+	policy, err := policyItems(w)
+	if err != nil {
+		return nil, err
+	}
+	plan = append(plan, policy...)
+	plan = append(plan,
+		setup.Item{Change: setup.Change{
+			Step: ServiceStep, Kind: setup.Home, Path: w.State, Missing: w.Missing,
+			Why: "what the daemon keeps: its addresses, the key of the local CA", Undo: "removed as the user, unless it was there before",
+		}},
+		setup.Item{Change: setup.Change{
+			Step: EnvironmentStep, Kind: setup.Home, Path: w.Environment,
+			Why: "PATH, proxies and the like of your login shell, for credential plugins; no secrets", Undo: "removed as the user",
+		}},
+		setup.Item{
+			Change: setup.Change{
+				Step: NamesStep, Kind: setup.Service, Path: Helper(w.UID),
+				Why: "names that resolve, ports 80 and 443; root, only while it is asked", Undo: "stopped, which takes the names back, and disabled",
+			},
+			Runs: under(unitDir, "tunneld-helper@.socket"),
+		},
+		setup.Item{
+			Change: setup.Change{
+				Step: ServiceStep, Kind: setup.Service, Path: Daemon(w.UID),
+				Why: "the daemon, as the user, without any privilege", Undo: "stopped and disabled",
+			},
+			Runs: append(under(unitDir, "tunneld@.service"), Copied.Daemon),
+		},
+		setup.Item{Change: setup.Change{
+			Step: TrustStep, Kind: setup.Trust, Path: "trust stores",
+			Why: "the local CA, which is good for names of this machine only (tunnelctl trust --dry-run has the list)", Undo: "taken out by fingerprint",
+		}},
+	)
+	return slices.DeleteFunc(plan, func(i setup.Item) bool { return slices.Contains(w.Without, i.Step) }), nil
+}
+
+func under(dir, name string) []string { return []string{filepath.Join(dir, name)} }
+
+func directory(step, path, why string) setup.Item {
+	return setup.Item{Change: setup.Change{Step: step, Kind: setup.Directory, Path: path, Mode: 0o755, Why: why, Undo: "removed if it is empty"}}
+}
+
+func file(step, path string, mode uint32, content []byte, why string) setup.Item {
+	return setup.Item{
+		Change:  setup.Change{Step: step, Kind: setup.File, Path: path, Mode: mode, SHA256: setup.Sum(content), Why: why, Undo: "removed unless it was changed"},
+		Content: content,
+	}
+}
+
+// programItems puts copies of the programs where only root can change them.
+func programItems(content map[string][]byte) []setup.Item {
+	items := []setup.Item{
+		directory(ServiceStep, filepath.Dir(ProgramDir), "for the programs"),
+		directory(ServiceStep, ProgramDir, "for the programs"),
+	}
+	for _, name := range []string{"tunneld", "tunnelctl", "tunneld-helper"} {
+		items = append(items, file(ServiceStep, filepath.Join(ProgramDir, name), 0o755, content[name], "root runs nothing that a user can change"))
+	}
+	items = append(items, directory(ServiceStep, linkDir, "for the programs"))
+	for _, name := range []string{"tunneld", "tunnelctl"} {
+		items = append(items, setup.Item{
+			Change: setup.Change{
+				Step: ServiceStep, Kind: setup.Link, Path: filepath.Join(linkDir, name), Target: filepath.Join(ProgramDir, name),
+				Why: "to be found by shells", Undo: "removed unless it was changed",
+			},
+			Optional: true,
+		})
+	}
+	return items
+}
+
+// unitItems are the units, with the paths of the copies.
+func unitItems(units fs.FS) ([]setup.Item, error) {
+	paths := strings.NewReplacer(Packaged.Daemon+" ", Copied.Daemon+" ", Packaged.Client+" ", Copied.Client+" ", Packaged.Helper+" ", Copied.Helper+" ")
+	names, err := fs.Glob(units, "*@.s*")
+	if err != nil || len(names) == 0 {
+		return nil, errors.Join(errors.New("there are no units"), err)
+	}
+	var items []setup.Item
+	for _, name := range names {
+		text, err := fs.ReadFile(units, name)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, file(ServiceStep, filepath.Join(unitDir, name), 0o644, []byte(paths.Replace(string(text))), "how systemd runs it"))
+	}
+	return items, nil
+}
+
+// policyItems say what the helper may do for the user.
+func policyItems(w Wish) ([]setup.Item, error) {
+	suffixes := []string{w.Domain}
+	for _, suffix := range []string{"localhost", "svc.cluster.local"} {
+		if suffix != w.Domain {
+			suffixes = append(suffixes, suffix)
+		}
+	}
+	ports := slices.DeleteFunc(slices.Clone(w.Ports), func(port uint16) bool { return port == 0 || port >= 1024 })
+	text, err := json.MarshalIndent(struct {
+		Version   int          `json:"version"`
+		UID       json.Number  `json:"uid"`
+		Suffixes  []string     `json:"suffixes"`
+		Addresses netip.Prefix `json:"addresses"`
+		Ports     []uint16     `json:"sharedPorts"`
+	}{1, json.Number(w.UID), suffixes, w.Addresses, append([]uint16{}, ports...)}, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("write the helper's policy: %w", err)
+	}
+	return []setup.Item{
+		directory(NamesStep, filepath.Dir(policyDir), "what tunneld-helper may do"),
+		directory(NamesStep, policyDir, "what tunneld-helper may do"),
+		file(NamesStep, filepath.Join(policyDir, w.UID+".json"), 0o644, append(text, '\n'),
+			fmt.Sprintf("tunneld-helper: only names below %s, only addresses in %v", strings.Join(suffixes, ", "), w.Addresses)),
+	}, nil
+}

@@ -1,0 +1,150 @@
+// Package systemd plans tunneld as a service of a machine that systemd runs, and
+// has systemd do its part.
+package systemd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/tunneld/tunneld/internal/setup"
+)
+
+// ErrNotRunning: this machine is run by something else.
+var ErrNotRunning = errors.New("this system is not run by systemd")
+
+// Running returns ErrNotRunning unless systemd is process 1: see sd_booted(3).
+func Running() error {
+	if _, err := os.Stat("/run/systemd/system"); err != nil {
+		return ErrNotRunning
+	}
+	return nil
+}
+
+// patience is how long systemctl may take. To start a service is to wait until it
+// says that it has, for which systemd itself gives it 90 s.
+const patience = 2 * time.Minute
+
+// Manager is systemd, asked by systemctl. The zero value is ready.
+type Manager struct {
+	// run runs systemctl; nil means the real one.
+	run func(ctx context.Context, args ...string) ([]byte, error)
+}
+
+func (m Manager) systemctl(ctx context.Context, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	run := m.run
+	if run == nil {
+		run = systemctl
+	}
+	out, err := run(ctx, args...)
+	if err != nil {
+		return "", fmt.Errorf("systemctl %s: %w", strings.Join(args, " "), err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// programs is where systemctl is: $PATH may lead root anywhere.
+var programs = [...]string{"/usr/bin/systemctl", "/bin/systemctl", "/run/current-system/sw/bin/systemctl"}
+
+func systemctl(ctx context.Context, args ...string) ([]byte, error) {
+	program := programs[0]
+	for _, p := range programs {
+		if _, err := os.Stat(p); err == nil {
+			program = p
+			break
+		}
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "SYSTEMD_PAGER=", "SYSTEMD_COLORS=0"}
+	var errOut bytes.Buffer
+	cmd.Stderr = &errOut
+	out, err := cmd.Output()
+	if said := strings.Join(strings.Fields(errOut.String()), " "); err != nil && said != "" {
+		err = fmt.Errorf("%w: %s", err, said)
+	}
+	return out, err
+}
+
+// State implements setup.Services.
+func (m Manager) State(ctx context.Context, unit string) (setup.ServiceState, error) {
+	out, err := m.systemctl(ctx, "show", "--property=UnitFileState,ActiveState", unit)
+	if err != nil {
+		return setup.ServiceState{}, err
+	}
+	var s setup.ServiceState
+	for line := range strings.Lines(out) {
+		switch strings.TrimSpace(line) {
+		case "UnitFileState=enabled":
+			s.Enabled = true
+		case "ActiveState=active", "ActiveState=reloading":
+			s.Active = true
+		}
+	}
+	return s, nil
+}
+
+// Enable implements setup.Services.
+func (m Manager) Enable(ctx context.Context, unit string) error {
+	if _, err := m.systemctl(ctx, "enable", "--quiet", unit); err != nil {
+		return err
+	}
+	_, err := m.systemctl(ctx, "start", unit)
+	return err
+}
+
+// Disable implements setup.Services.
+func (m Manager) Disable(ctx context.Context, unit string) error {
+	load, err := m.systemctl(ctx, "show", "--property=LoadState", "--value", unit)
+	if err != nil {
+		return err
+	}
+	// A unit without a file may run none the less.
+	if _, err := m.systemctl(ctx, "stop", unit); err != nil && load == "loaded" {
+		return err
+	}
+	if load != "not-found" {
+		if _, err := m.systemctl(ctx, "disable", "--quiet", unit); err != nil {
+			return err
+		}
+	}
+	// That it failed once is no longer of interest; and it may have never been known.
+	_, _ = m.systemctl(ctx, "reset-failed", unit)
+	return m.unlink(unit)
+}
+
+// unlink removes what Enable made, which systemctl does not find where the unit's
+// file is gone.
+func (m Manager) unlink(unit string) error {
+	if m.run != nil {
+		return nil
+	}
+	links, _ := filepath.Glob(filepath.Join(unitDir, "*.wants", unit))
+	for _, link := range links {
+		if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		os.Remove(filepath.Dir(link)) // if it is empty, as systemctl does
+	}
+	return nil
+}
+
+// Restart implements setup.Services.
+func (m Manager) Restart(ctx context.Context, unit string) error {
+	_, err := m.systemctl(ctx, "restart", unit)
+	return err
+}
+
+// Settle has systemd read the unit files again.
+func (m Manager) Settle(ctx context.Context) error {
+	_, err := m.systemctl(ctx, "daemon-reload")
+	return err
+}
