@@ -42,9 +42,22 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 1
 }
 
+// A hinted error comes with what to do about it.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h hinted) Unwrap() error { return h.error }
+
+func withHint(err error, hint string) error { return hinted{err, hint} }
+
 // hintFor says what to do about an error of a command, such as one that keeps
 // the daemon from starting.
 func hintFor(cmd *cobra.Command, err error) string {
+	if h, ok := errors.AsType[hinted](err); ok {
+		return h.hint
+	}
 	switch {
 	case usage.Is(err):
 		return usage.Hint(cmd, err)
@@ -71,6 +84,6 @@ address of this machine, terminates TLS and balances over the ready pods. It is
 for development: see "tunneld demo" for how it feels, and tunnelctl to use it.`,
 	}
 	usage.Setup(root)
-	root.AddCommand(newRun(stderr), newDemo(stdout, stderr), newVersion(stdout))
+	root.AddCommand(newRun(stderr), newDemo(stdout, stderr), newInstall(stdout, stderr), newUninstall(stdout, stderr), newHome(stdout), newVersion(stdout))
 	return root
 }

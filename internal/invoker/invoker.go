@@ -53,6 +53,27 @@ func Find(ctx context.Context) (User, error) {
 	return u, nil
 }
 
+// Of is the user of that name or id, for whom this program does something: root may
+// do so for anybody, and everybody for themselves.
+func Of(ctx context.Context, user string) (User, error) {
+	uid := user
+	if _, err := strconv.ParseUint(user, 10, 32); err != nil {
+		if uid, err = lookupName(ctx, user); err != nil {
+			return User{}, err
+		}
+	}
+	if euid := os.Geteuid(); uid == strconv.Itoa(euid) {
+		known, err := lookup(ctx, uid)
+		if err != nil {
+			return User{}, err
+		}
+		return User{UID: uid, Name: known.Username, Home: known.HomeDir}, nil
+	} else if euid > 0 {
+		return User{}, fmt.Errorf("only root can do this for user %s", user)
+	}
+	return behind(ctx, uid)
+}
+
 // behind finds the user of that id, without whom root must not go on.
 func behind(ctx context.Context, uid string) (User, error) {
 	if _, err := strconv.ParseUint(uid, 10, 32); err != nil {

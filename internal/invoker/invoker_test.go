@@ -29,7 +29,7 @@ func TestFind(t *testing.T) {
 		{name: "pkexec", variable: "PKEXEC_UID", value: "65534", want: "65534 nobody /nonexistent true"},
 		{name: "no number", variable: "SUDO_UID", value: "dev", want: `find the user behind $SUDO_UID: "dev" is no user id`},
 		{name: "negative", variable: "SUDO_UID", value: "-1", want: `find the user behind $SUDO_UID: "-1" is no user id`},
-		{name: "nobody has it", variable: "SUDO_UID", value: "3999999999", want: "find the user behind $SUDO_UID: the system knows no user of id 3999999999"},
+		{name: "nobody has it", variable: "SUDO_UID", value: "3999999999", want: "find the user behind $SUDO_UID: the system knows no user 3999999999"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -23,22 +23,50 @@ func lookup(ctx context.Context, uid string) (*user.User, error) {
 	if err == nil {
 		return known, nil
 	}
-	getent := systemProgram("getent")
-	if getent == "" {
+	out, err := getent(ctx, uid)
+	if err != nil {
 		return nil, err
+	}
+	return parsePasswd(out, uid)
+}
+
+// lookupName finds the id of the user of that name.
+func lookupName(ctx context.Context, name string) (uid string, err error) {
+	if known, err := user.Lookup(name); err == nil {
+		return known.Uid, nil
+	}
+	if name == "" || strings.HasPrefix(name, "-") {
+		return "", fmt.Errorf("%q is no user's name", name)
+	}
+	out, err := getent(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	fields := strings.SplitN(string(out), ":", 4)
+	if len(fields) != 4 || fields[0] != name {
+		return "", fmt.Errorf("what getent says of user %s cannot be read", name)
+	}
+	return fields[2], nil
+}
+
+// getent asks libc for the line of passwd(5) of a user, by name or id.
+func getent(ctx context.Context, user string) ([]byte, error) {
+	program := systemProgram("getent")
+	if program == "" {
+		return nil, fmt.Errorf("the system knows no user %s", user)
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, getent, "passwd", uid)
+	cmd := exec.CommandContext(ctx, program, "passwd", user)
 	cmd.WaitDelay = time.Second
-	out, runErr := cmd.Output()
-	if _, ended := errors.AsType[*exec.ExitError](runErr); ended && ctx.Err() == nil {
-		return nil, fmt.Errorf("the system knows no user of id %s", uid)
+	out, err := cmd.Output()
+	if _, ended := errors.AsType[*exec.ExitError](err); ended && ctx.Err() == nil {
+		return nil, fmt.Errorf("the system knows no user %s", user)
 	}
-	if runErr != nil {
-		return nil, fmt.Errorf("ask getent for user %s: %w", uid, runErr)
+	if err != nil {
+		return nil, fmt.Errorf("ask getent for user %s: %w", user, err)
 	}
-	return parsePasswd(out, uid)
+	return out, nil
 }
 
 // systemDirs are root's own: $PATH may name anybody's.

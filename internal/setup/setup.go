@@ -147,7 +147,7 @@ type Machine struct {
 // A Standing is how far a change of a plan is.
 type Standing struct {
 	Item
-	// Done says that it is there, and noted as ours.
+	// Done says that it is there, and noted as ours; or a directory.
 	Done bool
 	// Blocked is why it cannot be made.
 	Blocked string
@@ -163,12 +163,10 @@ func (m *Machine) Look(ctx context.Context, plan []Item) ([]Standing, error) {
 	for _, item := range plan {
 		s := Standing{Item: item}
 		there, err := m.actor(item).Done(ctx, item.Change)
-		switch {
-		case err != nil:
+		if err != nil {
 			s.Blocked = err.Error()
-		default:
-			s.Done = there && r.has(item.Change)
 		}
+		s.Done = there && (r.has(item.Change) || item.Kind == Directory)
 		all = append(all, s)
 	}
 	return all, nil
@@ -268,13 +266,8 @@ func (m *Machine) Remove(ctx context.Context, plan []Item) (left []string, err e
 	if err != nil {
 		return nil, err
 	}
-	for _, item := range plan {
-		if item.Kind == Directory || r.has(item.Change) {
-			continue
-		}
-		if done, err := m.actor(item).Done(ctx, item.Change); err == nil && done {
-			r.changes = append(r.changes, item.Change)
-		}
+	if r.changes = m.noted(ctx, r, plan); len(r.changes) == 0 {
+		return nil, r.remove()
 	}
 	left, err = m.undo(ctx, r, slices.Clone(r.changes))
 	if err != nil {
@@ -335,4 +328,28 @@ func (m *Machine) progress(c Change, what string) {
 	if m.Progress != nil {
 		m.Progress(c, what)
 	}
+}
+
+// Noted is what Remove would take back, in the order in which it was made.
+func (m *Machine) Noted(ctx context.Context, plan []Item) ([]Change, error) {
+	r, err := m.receipt()
+	if err != nil {
+		return nil, err
+	}
+	return m.noted(ctx, r, plan), nil
+}
+
+// noted are the changes of a receipt, and those of the plan that are there although
+// they are not noted: receipts may have been lost.
+func (m *Machine) noted(ctx context.Context, r *receipt, plan []Item) []Change {
+	changes := slices.Clone(r.changes)
+	for _, item := range plan {
+		if item.Kind == Directory || r.has(item.Change) {
+			continue
+		}
+		if done, err := m.actor(item).Done(ctx, item.Change); err == nil && done {
+			changes = append(changes, item.Change)
+		}
+	}
+	return changes
 }

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"github.com/tunneld/tunneld/internal/invoker"
+	"github.com/tunneld/tunneld/internal/setup"
+	"github.com/tunneld/tunneld/internal/setup/systemd"
+	units "github.com/tunneld/tunneld/packaging/systemd"
+)
+
+const (
+	// needsRoot says that an installation is the machine's.
+	needsRoot = true
+	lockPath  = "/run/tunneld-install.lock"
+	// receiptDir is where it is noted what was installed.
+	receiptDir = "/var/lib/tunneld/install"
+	// packagedUnits is where a package puts its units.
+	packagedUnits = "/usr/lib/systemd/system"
+)
+
+func stepNames() []string { return systemd.Steps() }
+
+// installed are the users that have an installation, by their ids.
+func installed() ([]string, error) { return (&setup.Machine{Receipts: receiptDir}).Users() }
+
+// site plans an installation for a machine that systemd runs.
+func (i *installation) site(ctx context.Context, who invoker.User) (*site, error) {
+	if err := systemd.Running(); err != nil {
+		return nil, withHint(err, "run \"tunneld run\" as yourself, and see docs/helper.md for names and low ports")
+	}
+	h := home{who: who, purge: i.purge}
+	view, err := h.view(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look at the home directory %s: %w", who.Home, err)
+	}
+	wish := systemd.Wish{
+		UID: who.UID, State: view.State, Environment: filepath.Join(view.State, environmentFile), Missing: view.Missing,
+		Domain: view.Domain, Addresses: view.Addresses, Ports: view.Ports,
+		Packaged: packaged(), Units: units.Units, Without: i.without,
+	}
+	if !wish.Packaged {
+		if wish.Content, err = programs(); err != nil {
+			return nil, err
+		}
+	}
+	plan, err := systemd.Plan(wish)
+	if err != nil {
+		return nil, err
+	}
+	for _, item := range plan {
+		if item.Kind == setup.File {
+			if err := onlyRoots(filepath.Dir(item.Path)); err != nil {
+				return nil, withHint(err, "what root runs must be out of others' reach: mend that directory, or install the package")
+			}
+		}
+	}
+	h.capture = func(ctx context.Context) error { _, err := asUser(ctx, who, "capture-environment"); return err }
+	manager := systemd.Manager{}
+	return &site{
+		plan: plan, steps: without(systemd.Steps(), i.without), view: view,
+		machine: &setup.Machine{
+			UID: who.UID, Receipts: receiptDir, Settle: manager.Settle, Progress: i.progress,
+			Actors: map[setup.Kind]setup.Actor{
+				setup.Service: setup.ServiceActor(manager),
+				setup.Home:    h,
+				setup.Trust: trust{
+					who: who, client: wish.Programs().Client, domains: i.domains, out: i.out,
+					socket: "/run/tunneld/" + who.UID + "/tunneld.sock",
+				},
+			},
+		},
+	}, nil
+}
+
+func without(steps, left []string) []string {
+	return slices.DeleteFunc(slices.Clone(steps), func(step string) bool { return slices.Contains(left, step) })
+}
+
+// packaged reports whether this program is a package's, which has put everything else
+// in its place, too.
+func packaged() bool {
+	self, err := os.Executable()
+	if err != nil || self != systemd.Packaged.Daemon {
+		return false
+	}
+	for _, path := range []string{systemd.Packaged.Client, systemd.Packaged.Helper, filepath.Join(packagedUnits, "tunneld@.service")} {
+		if _, err := os.Stat(path); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// programs reads this program and those beside it.
+func programs() (map[string][]byte, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	content := make(map[string][]byte)
+	for _, name := range []string{"tunneld", "tunnelctl", "tunneld-helper"} {
+		path := filepath.Join(filepath.Dir(self), name)
+		if name == "tunneld" {
+			path = self
+		}
+		if content[name], err = os.ReadFile(path); errors.Is(err, fs.ErrNotExist) {
+			return nil, withHint(fmt.Errorf("%s is not beside %s", name, self), "build all three: make build")
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return content, nil
+}
+
+// onlyRoots returns an error if somebody but root can change what is in the directory,
+// or exchange it or one above it.
+func onlyRoots(dir string) error {
+	for ; ; dir = filepath.Dir(dir) {
+		info, err := os.Stat(dir)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // it will be made
+		case err != nil:
+			return err
+		case info.Sys().(*syscall.Stat_t).Uid != 0:
+			return fmt.Errorf("directory %s is not root's", dir)
+		case info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0:
+			return fmt.Errorf("directory %s may be written by others (mode %v)", dir, info.Mode().Perm())
+		}
+		if dir == filepath.Dir(dir) {
+			return nil
+		}
+	}
+}

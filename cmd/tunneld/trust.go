@@ -1,0 +1,79 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/tunneld/tunneld/internal/invoker"
+	"github.com/tunneld/tunneld/internal/setup"
+)
+
+// A trust has tunnelctl put the local CA into the trust stores: a setup.Actor.
+type trust struct {
+	who     invoker.User
+	client  string // tunnelctl, of root's own
+	socket  string // of the daemon
+	domains []string
+	out     io.Writer
+}
+
+// Done implements setup.Actor: whether there is anything to take out.
+func (t trust) Done(context.Context, setup.Change) (bool, error) {
+	for _, dir := range []string{"/var/lib/tunneld-trust/" + t.who.UID, filepath.Join(t.who.Home, ".local/state/tunneld/trust")} {
+		if _, err := os.Lstat(dir); err == nil {
+			return true, nil
+		} else if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// Do implements setup.Actor. Some store or other may be out of reach, which is no
+// reason to give up.
+func (t trust) Do(ctx context.Context, _ setup.Change) (string, error) {
+	args := []string{"trust", "--yes"}
+	for _, domain := range t.domains {
+		args = append(args, "--domain", domain)
+	}
+	if err := t.tunnelctl(ctx, args...); err != nil {
+		return "trust stores: " + err.Error(), nil
+	}
+	return "", nil
+}
+
+// Undo implements setup.Actor.
+func (t trust) Undo(ctx context.Context, _ setup.Change) (string, error) {
+	return "", t.tunnelctl(ctx, "trust", "--remove", "--yes")
+}
+
+func (t trust) tunnelctl(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, t.client, append([]string{"--socket", t.socket}, args...)...)
+	cmd.Dir = "/"
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
+	if t.who.Sudo {
+		cmd.Env = append(cmd.Env, "SUDO_UID="+t.who.UID)
+	}
+	for _, name := range []string{"LANG", "LC_ALL", "JAVA_HOME"} {
+		if value, ok := os.LookupEnv(name); ok {
+			cmd.Env = append(cmd.Env, name+"="+value)
+		}
+	}
+	var errOut bytes.Buffer
+	cmd.Stdout, cmd.Stderr = t.out, &errOut
+	if err := cmd.Run(); err != nil {
+		if text := strings.TrimSpace(errOut.String()); text != "" {
+			return fmt.Errorf("%s", strings.ReplaceAll(text, "\n", "; "))
+		}
+		return fmt.Errorf("tunnelctl %s: %w", strings.Join(args, " "), err)
+	}
+	return nil
+}
