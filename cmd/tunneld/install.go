@@ -9,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -184,9 +183,25 @@ func (i *installation) command(who invoker.User) string {
 	return strings.Join(words, " ")
 }
 
+// show prints the plan, alike changes together. Directories are on the way to what is
+// in them.
 func (i *installation) show(standing []setup.Standing) {
-	w := tabwriter.NewWriter(i.out, 0, 0, 2, ' ', 0)
+	var last setup.Standing
+	explain := func() {
+		if last.Path != "" {
+			fmt.Fprintf(i.out, "    for: %s\n    undone: %s\n", last.Why, last.Undo)
+		}
+	}
 	for _, s := range standing {
+		if s.Kind == setup.Directory && s.Blocked == "" {
+			continue
+		}
+		if s.Step != last.Step || s.Kind != last.Kind || s.Why != last.Why || s.Undo != last.Undo {
+			explain()
+			if s.Step != last.Step {
+				fmt.Fprintf(i.out, "%s\n", s.Step)
+			}
+		}
 		mark := "+"
 		switch {
 		case s.Done:
@@ -194,10 +209,11 @@ func (i *installation) show(standing []setup.Standing) {
 		case s.Blocked != "":
 			mark = "!"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s %s\t%s\t%s\n", mark, s.Step, s.Kind, s.Path, s.Why, s.Undo)
+		fmt.Fprintf(i.out, "  %s %s %s\n", mark, s.Kind, s.Path)
+		last = s
 	}
-	w.Flush()
-	fmt.Fprintln(i.out, "\n+ will be made, = is there; the last column says how it is undone")
+	explain()
+	fmt.Fprintln(i.out, "\n+ will be made, = is there")
 }
 
 // confirmed asks, unless that was answered with --yes.
@@ -222,7 +238,7 @@ func (i *installation) confirmed() (bool, error) {
 
 // lock keeps a second installation from going on at the same time.
 func lock() (release func(), err error) {
-	release, err = lockfile.Lock(lockPath)
+	unlock, err := lockfile.Lock(lockPath)
 	if errors.Is(err, lockfile.ErrLocked) {
 		return nil, withHint(errors.New("another installation is under way"), "wait for its end")
 	}
@@ -231,7 +247,7 @@ func lock() (release func(), err error) {
 	}
 	return func() {
 		os.Remove(lockPath)
-		release()
+		unlock()
 	}, nil
 }
 

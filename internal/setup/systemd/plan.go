@@ -27,6 +27,8 @@ const (
 	ProgramDir = "/usr/local/libexec/tunneld"
 	linkDir    = "/usr/local/bin"
 	policyDir  = "/etc/tunneld/helper"
+	// helperState is the helper's directory: see its units.
+	helperState = "/var/lib/tunneld-helper"
 )
 
 // Programs are where tunneld's programs are.
@@ -203,5 +205,8 @@ func policyItems(w Wish) ([]setup.Item, error) {
 		directory(NamesStep, policyDir, "what tunneld-helper may do"),
 		file(NamesStep, filepath.Join(policyDir, w.UID+".json"), 0o644, append(text, '\n'),
 			fmt.Sprintf("tunneld-helper: only names below %s, only addresses in %v", strings.Join(suffixes, ", "), w.Addresses)),
+		// The helper would make them itself, and not remove them.
+		directory(NamesStep, helperState, "where tunneld-helper notes what is in force"),
+		file(NamesStep, filepath.Join(helperState, "lock"), 0o600, nil, "one tunneld-helper at a time changes the system"),
 	}, nil
 }
