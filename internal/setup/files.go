@@ -146,8 +146,9 @@ func (f files) ours(c Change, data []byte) (bool, error) {
 		return false, err
 	}
 	sum := Sum(data)
-	return slices.ContainsFunc(append(others, f.own.changes...), func(noted Change) bool {
-		return noted.same(c) && (noted.SHA256 == sum || slices.Contains(noted.Former, sum))
+	return slices.ContainsFunc(append(others, f.own), func(r *receipt) bool {
+		i := r.find(c)
+		return i >= 0 && (r.changes[i].SHA256 == sum || slices.Contains(r.changes[i].Former, sum))
 	}), nil
 }
 

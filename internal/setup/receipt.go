@@ -158,13 +158,13 @@ func (m *Machine) Users() ([]string, error) {
 	return users, nil
 }
 
-// others are the changes that other users' installations need.
-func (m *Machine) others() ([]Change, error) {
+// others are the receipts of other users.
+func (m *Machine) others() ([]*receipt, error) {
 	users, err := m.Users()
 	if err != nil {
 		return nil, err
 	}
-	var all []Change
+	var all []*receipt
 	for _, uid := range users {
 		if uid == m.UID {
 			continue
@@ -173,9 +173,37 @@ func (m *Machine) others() ([]Change, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, r.where(func(c Change) bool { return c.Kind == Directory || c.Kind == File || c.Kind == Link })...)
+		all = append(all, r)
 	}
 	return all, nil
+}
+
+// leave leaves a file, link or directory to other users whose installations have it,
+// too, and reports whether there are any. What it holds now is theirs from then on.
+func (m *Machine) leave(c Change) (shared bool, err error) {
+	if c.Kind != File && c.Kind != Link && c.Kind != Directory {
+		return false, nil
+	}
+	others, err := m.others()
+	if err != nil {
+		return false, err
+	}
+	for _, r := range others {
+		i := r.find(c)
+		if i < 0 {
+			continue
+		}
+		shared = true
+		theirs := &r.changes[i]
+		if c.SHA256 == theirs.SHA256 || slices.Contains(theirs.Former, c.SHA256) {
+			continue
+		}
+		theirs.Former = append(theirs.Former, c.SHA256)
+		if err := r.write(); err != nil {
+			return shared, err
+		}
+	}
+	return shared, nil
 }
 
 // sweep removes what was being written beside path when a process was killed.
@@ -191,5 +219,3 @@ func sweep(path string) {
 func escape(name string) string {
 	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(name)
 }
-
-func joined(errs []error) error { return errors.Join(errs...) }

@@ -5,6 +5,7 @@ package setup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 )
@@ -142,6 +143,14 @@ type Machine struct {
 	Progress func(c Change, what string)
 
 	changed bool // there are files that Settle has not been told of
+	// reached is told where it is, by tests that end there.
+	reached func()
+}
+
+func (m *Machine) reach() {
+	if m.reached != nil {
+		m.reached()
+	}
 }
 
 // A Standing is how far a change of a plan is.
@@ -235,6 +244,7 @@ func (m *Machine) apply(ctx context.Context, r *receipt, item Item) (what, left 
 	if err := r.note(item.Change); err != nil {
 		return "", "", err
 	}
+	m.reach()
 	if done && item.Kind != Trust { // to trust twice changes nothing, and mends what a look cannot see
 		return there, "", nil
 	}
@@ -246,6 +256,7 @@ func (m *Machine) apply(ctx context.Context, r *receipt, item Item) (what, left 
 	if left, err = actor.Do(ctx, item.Change); err != nil {
 		return "", "", err
 	}
+	m.reach()
 	if left != "" {
 		return skipped, left, nil
 	}
@@ -278,18 +289,18 @@ func (m *Machine) Remove(ctx context.Context, plan []Item) (left []string, err e
 
 // undo takes changes back, the latest first.
 func (m *Machine) undo(ctx context.Context, r *receipt, changes []Change) (left []string, err error) {
-	others, err := m.others()
-	if err != nil {
-		return nil, err
-	}
 	var failed []error
 	for _, c := range slices.Backward(changes) {
 		if err := ctx.Err(); err != nil {
-			return left, joined(append(failed, err))
+			return left, errors.Join(append(failed, err)...)
 		}
-		if slices.ContainsFunc(others, c.same) {
+		shared, err := m.leave(c)
+		if err != nil {
+			return left, errors.Join(append(failed, err)...)
+		}
+		if shared {
 			if err := r.forget(c); err != nil {
-				return left, err
+				return left, errors.Join(append(failed, err)...)
 			}
 			m.progress(c, kept)
 			continue
@@ -299,10 +310,12 @@ func (m *Machine) undo(ctx context.Context, r *receipt, changes []Change) (left 
 			failed = append(failed, fmt.Errorf("take back %s %s: %w", c.Kind, c.Path, err))
 			continue
 		}
+		m.reach()
 		m.changed = m.changed || c.Kind == File || c.Kind == Link
 		if err := r.forget(c); err != nil {
-			return left, joined(append(failed, err))
+			return left, errors.Join(append(failed, err)...)
 		}
+		m.reach()
 		if text != "" {
 			left = append(left, text)
 			m.progress(c, skipped)
@@ -313,7 +326,7 @@ func (m *Machine) undo(ctx context.Context, r *receipt, changes []Change) (left 
 	if err := m.settle(ctx); err != nil {
 		failed = append(failed, err)
 	}
-	return left, joined(failed)
+	return left, errors.Join(failed...)
 }
 
 func (m *Machine) settle(ctx context.Context) error {
