@@ -63,13 +63,19 @@ var mayImport = map[string][]string{
 	"internal/tls/truststore/keychain":  {"tls/truststore/place", "tls/truststore/program"},
 	"internal/tls/truststore/rootstore": {"tls/truststore/place"},
 
+	// How it comes into a machine. The plan for a kind of machine knows what a change is; the engine that makes
+	// changes knows no kind of machine.
+	"internal/setup":         {"atomicfile"},
+	"internal/setup/systemd": {"setup"},
+	"packaging/systemd":      {},
+
 	// Only the daemon knows them all.
 	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "rootapi", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "osdns/survey", "sockdiag", "statedir", "status", "tls", "tls/truststore/held"},
 
 	"internal/demo": {}, // but for what is inside of it
 
 	"cmd/tunneld-helper": {"rootapi", "osdns", "osdns/machine", "version"},
-	"cmd/tunneld":        {"config", "daemon", "demo", "rootapi", "localapi", "statedir", "status", "usage", "version"},
+	"cmd/tunneld":        {"config", "daemon", "demo", "invoker", "lockfile", "rootapi", "localapi", "setup", "setup/systemd", "statedir", "status", "usage", "version"},
 	"cmd/tunnelctl":      {"invoker", "localapi", "status", "tls", "tls/caenv", "tls/truststore", "tls/truststore/held", "tls/verifiers", "usage", "version"},
 
 	// For tests only.

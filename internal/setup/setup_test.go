@@ -249,6 +249,21 @@ func TestKilledAtEachPoint(t *testing.T) {
 	}
 }
 
+// An upgrade that was killed is followed by another one that is.
+func TestKilledUpgrades(t *testing.T) {
+	w := newWorld(t)
+	before := w.state()
+	w.apply(w.machine("1000"), plan("1000", "1"))
+	for _, version := range []string{"2", "3"} {
+		m := w.machine("1000")
+		if !killed(m, 0, func() { m.Apply(t.Context(), slices.DeleteFunc(plan("1000", version), func(i Item) bool { return i.Kind != File }), nil) }) {
+			t.Fatal("it was not killed")
+		}
+	}
+	w.remove(w.machine("1000"), nil)
+	w.same(before)
+}
+
 // What was being written when a process was killed goes with the file.
 func TestHalfWritten(t *testing.T) {
 	w := newWorld(t)

@@ -106,19 +106,17 @@ func Plan(w Wish) ([]setup.Item, error) {
 			Step: EnvironmentStep, Kind: setup.Home, Path: w.Environment,
 			Why: "PATH, proxies and the like of your login shell, for credential plugins; no secrets", Undo: "removed as the user",
 		}},
-		setup.Item{
-			Change: setup.Change{
-				Step: NamesStep, Kind: setup.Service, Path: Helper(w.UID),
-				Why: "names that resolve, ports 80 and 443; root, only while it is asked", Undo: "stopped, which takes the names back, and disabled",
-			},
-			Runs: under(unitDir, "tunneld-helper@.socket"),
-		},
+		// Not restarted when its unit is another one: that would take the names back.
+		setup.Item{Change: setup.Change{
+			Step: NamesStep, Kind: setup.Service, Path: Helper(w.UID),
+			Why: "names that resolve, ports 80 and 443; root, only while it is asked", Undo: "stopped, which takes the names back, and disabled",
+		}},
 		setup.Item{
 			Change: setup.Change{
 				Step: ServiceStep, Kind: setup.Service, Path: Daemon(w.UID),
 				Why: "the daemon, as the user, without any privilege", Undo: "stopped and disabled",
 			},
-			Runs: append(under(unitDir, "tunneld@.service"), Copied.Daemon),
+			Runs: []string{filepath.Join(unitDir, "tunneld@.service"), Copied.Daemon},
 		},
 		setup.Item{Change: setup.Change{
 			Step: TrustStep, Kind: setup.Trust, Path: "trust stores",
@@ -127,8 +125,6 @@ func Plan(w Wish) ([]setup.Item, error) {
 	)
 	return slices.DeleteFunc(plan, func(i setup.Item) bool { return slices.Contains(w.Without, i.Step) }), nil
 }
-
-func under(dir, name string) []string { return []string{filepath.Join(dir, name)} }
 
 func directory(step, path, why string) setup.Item {
 	return setup.Item{Change: setup.Change{Step: step, Kind: setup.Directory, Path: path, Mode: 0o755, Why: why, Undo: "removed if it is empty"}}
