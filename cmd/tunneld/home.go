@@ -31,14 +31,14 @@ const environmentFile = "environment.json"
 // not look below a home directory itself: a process of the user's does.
 type homeView struct {
 	Config string `json:"config"`
-	// Configured says that the file is there.
-	Configured bool   `json:"configured"`
-	State      string `json:"state"`
+	State  string `json:"state"`
 	// Missing are the directories that a daemon would make, the outermost first.
 	Missing   []string     `json:"missing"`
 	Domain    string       `json:"domain"`
 	Addresses netip.Prefix `json:"addresses"`
 	Ports     []uint16     `json:"ports"`
+	// Problem is what is wrong with the configuration; the last three are not known then.
+	Problem string `json:"problem,omitempty"`
 }
 
 // viewHome looks at the home of the user that this process runs as.
@@ -49,13 +49,12 @@ func viewHome() (v homeView, err error) {
 	if v.State, err = statedir.DefaultPath(); err != nil {
 		return v, err
 	}
-	cfg, err := config.Load(v.Config)
-	if err != nil {
-		return v, err
+	if cfg, err := config.Load(v.Config); err != nil {
+		v.Problem = err.Error()
+	} else {
+		v.Domain, v.Addresses = cfg.Domain, cfg.Addresses
+		v.Ports = []uint16{cfg.Gateway.HTTP, cfg.Gateway.HTTPS}
 	}
-	v.Configured = !cfg.Absent
-	v.Domain, v.Addresses = cfg.Domain, cfg.Addresses
-	v.Ports = []uint16{cfg.Gateway.HTTP, cfg.Gateway.HTTPS}
 	for _, dir := range []string{v.State, filepath.Dir(v.Config)} {
 		v.Missing = append(v.Missing, missing(dir)...)
 	}

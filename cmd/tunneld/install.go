@@ -77,7 +77,6 @@ was made is taken out; the rest is left, and said. The configuration is kept.`,
 	i.flags(cmd)
 	cmd.Flags().BoolVar(&i.purge, "purge", false, "remove the user's configuration and state, too")
 	cmd.Flags().BoolVar(&i.all, "all", false, "for all users that have an installation")
-	cmd.MarkFlagsMutuallyExclusive("user", "all")
 	return cmd
 }
 
@@ -110,7 +109,7 @@ func (i *installation) install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s, err := i.site(ctx, who)
+	s, err := i.site(ctx, who, false)
 	if err != nil {
 		return err
 	}
@@ -272,6 +271,9 @@ installed. As %s:
 }
 
 func (i *installation) uninstall(ctx context.Context) error {
+	if i.all && i.user != "" {
+		return usage.Errorf("--all is for all users, --user for one")
+	}
 	if !i.all {
 		who, err := i.who(ctx)
 		if err != nil {
@@ -295,7 +297,7 @@ func (i *installation) uninstall(ctx context.Context) error {
 }
 
 func (i *installation) remove(ctx context.Context, who invoker.User) error {
-	s, err := i.site(ctx, who)
+	s, err := i.site(ctx, who, true)
 	if err != nil {
 		return err
 	}

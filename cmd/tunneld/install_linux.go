@@ -31,22 +31,27 @@ func stepNames() []string { return systemd.Steps() }
 // installed are the users that have an installation, by their ids.
 func installed() ([]string, error) { return (&setup.Machine{Receipts: receiptDir}).Users() }
 
-// site plans an installation for a machine that systemd runs.
-func (i *installation) site(ctx context.Context, who invoker.User) (*site, error) {
-	if err := systemd.Running(); err != nil {
-		return nil, withHint(err, "run \"tunneld run\" as yourself, and see docs/helper.md for names and low ports")
+// site plans an installation for a machine that systemd runs. To take one out, the
+// machine may be one that is not running, and the user's configuration bad.
+func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*site, error) {
+	manager := systemd.Manager{Offline: systemd.Running() != nil}
+	if manager.Offline && !out {
+		return nil, withHint(systemd.ErrNotRunning, "run \"tunneld run\" as yourself, and see docs/helper.md for names and low ports")
 	}
 	h := home{who: who, purge: i.purge}
 	view, err := h.view(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("look at the home directory %s: %w", who.Home, err)
+		return nil, fmt.Errorf("look at what is user %s's: %w", who.Name, err)
+	}
+	if view.Problem != "" && !out {
+		return nil, withHint(fmt.Errorf("the configuration of user %s has an error: %s", who.Name, view.Problem), "mend that first: the plan depends on it")
 	}
 	wish := systemd.Wish{
 		UID: who.UID, State: view.State, Environment: filepath.Join(view.State, environmentFile), Missing: view.Missing,
 		Domain: view.Domain, Addresses: view.Addresses, Ports: view.Ports,
 		Packaged: packaged(), Units: units.Units, Without: i.without,
 	}
-	if !wish.Packaged {
+	if !wish.Packaged && !out {
 		if wish.Content, err = programs(); err != nil {
 			return nil, err
 		}
@@ -56,14 +61,13 @@ func (i *installation) site(ctx context.Context, who invoker.User) (*site, error
 		return nil, err
 	}
 	for _, item := range plan {
-		if item.Kind == setup.File {
+		if item.Kind == setup.File && !out {
 			if err := onlyRoots(filepath.Dir(item.Path)); err != nil {
 				return nil, withHint(err, "what root runs must be out of others' reach: mend that directory, or install the package")
 			}
 		}
 	}
 	h.capture = func(ctx context.Context) error { _, err := asUser(ctx, who, "capture-environment"); return err }
-	manager := systemd.Manager{}
 	return &site{
 		plan: plan, steps: without(systemd.Steps(), i.without), view: view,
 		machine: &setup.Machine{

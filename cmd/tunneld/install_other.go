@@ -18,6 +18,6 @@ func stepNames() []string { return nil }
 
 func installed() ([]string, error) { return nil, nil }
 
-func (i *installation) site(context.Context, invoker.User) (*site, error) {
+func (i *installation) site(context.Context, invoker.User, bool) (*site, error) {
 	return nil, errors.New("not on this system")
 }

@@ -226,6 +226,7 @@ const (
 	skipped   = "left as it is"
 	restarted = "restarted"
 	undone    = "undone"
+	seeBelow  = "see below"
 	kept      = "kept"
 )
 
@@ -318,7 +319,7 @@ func (m *Machine) undo(ctx context.Context, r *receipt, changes []Change) (left 
 		m.reach()
 		if text != "" {
 			left = append(left, text)
-			m.progress(c, skipped)
+			m.progress(c, seeBelow)
 			continue
 		}
 		m.progress(c, undone)

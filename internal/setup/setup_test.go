@@ -256,7 +256,9 @@ func TestKilledUpgrades(t *testing.T) {
 	w.apply(w.machine("1000"), plan("1000", "1"))
 	for _, version := range []string{"2", "3"} {
 		m := w.machine("1000")
-		if !killed(m, 0, func() { m.Apply(t.Context(), slices.DeleteFunc(plan("1000", version), func(i Item) bool { return i.Kind != File }), nil) }) {
+		if !killed(m, 0, func() {
+			m.Apply(t.Context(), slices.DeleteFunc(plan("1000", version), func(i Item) bool { return i.Kind != File }), nil)
+		}) {
 			t.Fatal("it was not killed")
 		}
 	}

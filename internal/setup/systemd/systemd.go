@@ -4,6 +4,7 @@ package systemd
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,6 +35,11 @@ const patience = 2 * time.Minute
 
 // Manager is systemd, asked by systemctl. The zero value is ready.
 type Manager struct {
+	// Offline says that systemd does not run here, as in a chroot: services are not
+	// there to be stopped, only to be taken out.
+	Offline bool
+	// Dir is where units are linked, /etc/systemd/system if it is empty.
+	Dir string
 	// run runs systemctl; nil means the real one.
 	run func(ctx context.Context, args ...string) ([]byte, error)
 }
@@ -76,6 +82,9 @@ func systemctl(ctx context.Context, args ...string) ([]byte, error) {
 
 // State implements setup.Services.
 func (m Manager) State(ctx context.Context, unit string) (setup.ServiceState, error) {
+	if m.Offline {
+		return setup.ServiceState{Enabled: len(m.links(unit)) > 0}, nil
+	}
 	out, err := m.systemctl(ctx, "show", "--property=UnitFileState,ActiveState", unit)
 	if err != nil {
 		return setup.ServiceState{}, err
@@ -103,6 +112,9 @@ func (m Manager) Enable(ctx context.Context, unit string) error {
 
 // Disable implements setup.Services.
 func (m Manager) Disable(ctx context.Context, unit string) error {
+	if m.Offline {
+		return m.unlink(unit)
+	}
 	load, err := m.systemctl(ctx, "show", "--property=LoadState", "--value", unit)
 	if err != nil {
 		return err
@@ -124,17 +136,19 @@ func (m Manager) Disable(ctx context.Context, unit string) error {
 // unlink removes what Enable made, which systemctl does not find where the unit's
 // file is gone.
 func (m Manager) unlink(unit string) error {
-	if m.run != nil {
-		return nil
-	}
-	links, _ := filepath.Glob(filepath.Join(unitDir, "*.wants", unit))
-	for _, link := range links {
+	for _, link := range m.links(unit) {
 		if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		os.Remove(filepath.Dir(link)) // if it is empty, as systemctl does
 	}
 	return nil
+}
+
+// links are what has the unit start by itself.
+func (m Manager) links(unit string) []string {
+	links, _ := filepath.Glob(filepath.Join(cmp.Or(m.Dir, unitDir), "*.wants", unit))
+	return links
 }
 
 // Restart implements setup.Services.
@@ -145,6 +159,9 @@ func (m Manager) Restart(ctx context.Context, unit string) error {
 
 // Settle has systemd read the unit files again.
 func (m Manager) Settle(ctx context.Context) error {
+	if m.Offline {
+		return nil
+	}
 	_, err := m.systemctl(ctx, "daemon-reload")
 	return err
 }

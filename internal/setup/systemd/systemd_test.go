@@ -245,7 +245,7 @@ func TestManager(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := &playedSystemctl{answers: tt.answers}
-			got, err := tt.do(Manager{run: p.run})
+			got, err := tt.do(Manager{run: p.run, Dir: t.TempDir()})
 			if (err != nil) != tt.fails {
 				t.Fatalf("failed: %v", err)
 			}
@@ -260,5 +260,33 @@ func TestManager(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Where systemd does not run, what has a unit start is taken out none the less.
+func TestOffline(t *testing.T) {
+	const unit = "tunneld@1000.service"
+	dir := t.TempDir()
+	wants := filepath.Join(dir, "multi-user.target.wants")
+	if err := os.Mkdir(wants, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/etc/systemd/system/tunneld@.service", filepath.Join(wants, unit)); err != nil {
+		t.Fatal(err)
+	}
+	m := Manager{Offline: true, Dir: dir, run: func(_ context.Context, args ...string) ([]byte, error) {
+		t.Errorf("systemctl %q", args)
+		return nil, nil
+	}}
+	if s, err := m.State(t.Context(), unit); err != nil || !s.Enabled || s.Active {
+		t.Errorf("%+v, %v", s, err)
+	}
+	for range 2 {
+		if err := errors.Join(m.Disable(t.Context(), unit), m.Settle(t.Context())); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Lstat(wants); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is left: %v", wants, err)
 	}
 }
