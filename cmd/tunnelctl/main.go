@@ -78,7 +78,7 @@ func hintFor(cmd *cobra.Command, client *localapi.Client, err error) string {
 	case errors.Is(err, localapi.ErrNotRunning) && socket != "":
 		return "start it: tunneld run --socket " + socket
 	case errors.Is(err, localapi.ErrNotRunning):
-		return "start it: tunneld run"
+		return "start it: tunneld run; or have it always: sudo tunneld install"
 	case errors.Is(err, localapi.ErrForeign):
 		return "run tunnelctl as that user, or name your own daemon's socket with --socket"
 	case usage.Is(err):

@@ -19,7 +19,7 @@ func TestHintFor(t *testing.T) {
 		err       error
 		want      string
 	}{
-		{"not running", "", "", notRunning, "start it: tunneld run"},
+		{"not running", "", "", notRunning, "start it: tunneld run; or have it always: sudo tunneld install"},
 		{"not running on the socket of the flag", "/s", "", notRunning, "start it: tunneld run --socket /s"},
 		{"not running on the socket of the variable", "", "/e", notRunning, "start it: tunneld run --socket /e"},
 		{"the flag comes first", "/s", "/e", notRunning, "start it: tunneld run --socket /s"},
