@@ -27,7 +27,7 @@ const noHelper = "none"
 
 func newRun(stderr io.Writer) *cobra.Command {
 	d := &daemon.Daemon{Version: version.Get()}
-	var verbose bool
+	var verbose, service bool
 	var socket string
 	cmd := &cobra.Command{
 		Use:   "run",
@@ -50,6 +50,7 @@ configuration that is saved is read without it.`,
 	flags.StringVar(&d.StateDir, "state-dir", "", "directory for addresses and the local CA (default ~/.local/state/tunneld)")
 	flags.StringVar(&d.Socket, "socket", "", "control socket (default $TUNNELD_SOCKET, then $XDG_RUNTIME_DIR/tunneld/tunneld.sock)")
 	flags.StringVar(&socket, "helper", "", "socket of tunneld-helper (default that of the installed one), or \"none\" to leave the system alone")
+	flags.BoolVar(&service, "service", false, "run as the installed service")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "log connections and requests too")
 	return cmd
 }
