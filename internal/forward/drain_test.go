@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"syscall"
 	"testing"
 
@@ -99,4 +100,53 @@ func TestShutdownIsBounded(t *testing.T) {
 		t.Errorf("what is cut in the end sees %v; want a reset", err)
 	}
 	<-shut
+}
+
+// A lastMoment accepts one connection more while it is being closed.
+type lastMoment struct {
+	net.Listener
+	closing chan struct{}
+	taken   bool
+}
+
+func (l *lastMoment) Accept() (net.Conn, error) {
+	<-l.closing
+	if l.taken {
+		return nil, net.ErrClosed
+	}
+	l.taken = true
+	return l.Listener.Accept()
+}
+
+func (l *lastMoment) Close() error {
+	select {
+	case <-l.closing:
+	default:
+		close(l.closing)
+	}
+	return nil
+}
+
+// What is accepted as Shutdown begins is answered: the client is told by nothing that
+// it should have come later.
+func TestShutdownServesWhatIsAcceptedAtTheLastMoment(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inner.Close()
+	s := newSet(t, pod(t, func(c *net.TCPConn) {
+		io.ReadFull(c, make([]byte, 5))
+		io.WriteString(c, "row")
+	}))
+	s.Listen = func(forward.Spec, netip.AddrPort) (net.Listener, error) {
+		return &lastMoment{Listener: inner, closing: make(chan struct{})}, nil
+	}
+	s.Apply([]forward.Spec{spec("f")})
+	c := dial(t, inner.Addr().String())
+	io.WriteString(c, "query")
+	s.Shutdown(t.Context())
+	if got, err := io.ReadAll(c); err != nil || string(got) != "row" {
+		t.Errorf("the answer is %q, %v", got, err)
+	}
 }

@@ -162,7 +162,7 @@ func (s *Set) start(spec Spec) *port {
 	}
 	p.log.Info("listening", "addr", p.listener.Addr())
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.running.Go(p.accept)
+	p.accepting.Go(p.accept)
 	return p
 }
 
@@ -226,6 +226,9 @@ func (s *Set) Shutdown(ctx context.Context) error {
 			p.listener.Close()
 		}
 	}
+	for _, p := range all {
+		p.accepting.Wait() // what was accepted meanwhile counts
+	}
 	drain(ctx, all)
 	var ended sync.WaitGroup
 	for _, p := range all {
@@ -252,14 +255,15 @@ func addrPort(a net.Addr) netip.AddrPort {
 
 // A port is one running Spec, or why it does not run.
 type port struct {
-	set      *Set
-	spec     Spec // guarded by Set.mu
-	log      *slog.Logger
-	err      error
-	listener net.Listener
-	ctx      context.Context
-	cancel   context.CancelFunc
-	running  sync.WaitGroup // accept and what it starts
+	set       *Set
+	spec      Spec // guarded by Set.mu
+	log       *slog.Logger
+	err       error
+	listener  net.Listener
+	ctx       context.Context
+	cancel    context.CancelFunc
+	accepting sync.WaitGroup // accept
+	running   sync.WaitGroup // what it starts
 
 	mu        sync.Mutex // guards the following
 	transfers map[*transfer]struct{}
@@ -271,6 +275,7 @@ func (p *port) close() {
 	}
 	p.cancel()
 	p.listener.Close()
+	p.accepting.Wait()
 	p.running.Wait()
 	p.log.Info("stopped listening", "addr", p.listener.Addr())
 }
@@ -294,23 +299,27 @@ func (p *port) accept() {
 			}
 		default:
 			pause = 0
-			p.running.Go(func() { p.serve(local) })
+			ctx, cut := context.WithCancel(p.ctx)
+			t := &transfer{local: local, hold: cmp.Or(p.set.HoldEnd, holdEnd), cut: cut}
+			p.begin(t) // here, so that no drain overlooks it
+			p.running.Go(func() {
+				defer p.end(t)
+				defer cut()
+				p.serve(ctx, t)
+			})
 		}
 	}
 }
 
 // serve finds a pod for a connection and carries it.
-func (p *port) serve(local net.Conn) {
+func (p *port) serve(ctx context.Context, t *transfer) {
+	local := t.local
 	p.set.mu.Lock()
 	spec := p.spec
 	p.set.mu.Unlock()
 	meter := p.set.Meters.Of(spec.Name)
 	done := meter.Begin()
-	ctx, cut := context.WithCancel(p.ctx)
-	defer cut()
-	t := &transfer{local: meter.Count(local), hold: cmp.Or(p.set.HoldEnd, holdEnd), cut: cut}
-	p.begin(t)
-	defer p.end(t)
+	t.local = meter.Count(local)
 	err := p.carry(ctx, spec, t)
 	if ctx.Err() != nil {
 		err = nil // ended by us: nobody failed
