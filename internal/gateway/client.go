@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tunneld/tunneld/internal/forward"
 )
@@ -46,6 +47,33 @@ func (l *countingListener) leave(c *clientConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.conns, c)
+}
+
+// awaitUnused waits for those connections to end that have had a request.
+func (l *countingListener) awaitUnused(ctx context.Context, atMost time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, atMost)
+	defer cancel()
+	look := time.NewTicker(usedLook)
+	defer look.Stop()
+	for l.used() {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// used reports whether a connection has had a request.
+func (l *countingListener) used() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for c := range l.conns {
+		if c.used.Load() {
+			return true
+		}
+	}
+	return false
 }
 
 // abortUnused ends the connections that have had no request.

@@ -25,6 +25,11 @@ const (
 	idleTimeout       = 2 * time.Minute
 	// unusedEnd is how long Shutdown waits for the first request of a connection.
 	unusedEnd = 500 * time.Millisecond
+	// usedEnd is how long it waits for a further request on those that had some: a
+	// client that is told in an answer that the connection ends sends nothing into its
+	// end. usedLook is how often that is looked at.
+	usedEnd  = 250 * time.Millisecond
+	usedLook = 10 * time.Millisecond
 )
 
 // A Listener is an address on which the gateway serves. Listeners are separate
@@ -66,6 +71,7 @@ type Gateway struct {
 	Meters *forward.Meters // nil: nothing is counted
 	Log    *slog.Logger    // nil: none
 
+	ending   atomic.Bool // answers say that their connections end
 	table    atomic.Pointer[inForce]
 	building sync.Once
 	proxy    *proxy // see build
@@ -247,7 +253,7 @@ func (g *Gateway) start(l Listener) *server {
 	s.http.Protocols.SetUnencryptedHTTP2(true)
 	g.log().Info("gateway listening", "addr", s.addr, "tls", l.TLS, "forward", l.Forward)
 	s.running.Go(func() {
-		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			g.log().Error("gateway stopped serving", "addr", s.addr, "err", err)
 		}
 	})
@@ -303,9 +309,10 @@ func (g *Gateway) Close() error {
 }
 
 // Shutdown is Close, but lets the requests in flight be answered until ctx is
-// done. No more connections are accepted, and those that have been answered are
-// closed at once; those that browsers open for later, and have not had a request
-// yet, get half a second for it. Upgraded connections end with the last answer.
+// done. No more connections are accepted. Those that have been answered get a quarter
+// of a second for another request, whose answer says that they end, and those that
+// browsers open for later, and have not had a request yet, half a second. Upgraded
+// connections end with the last answer.
 func (g *Gateway) Shutdown(ctx context.Context) error {
 	g.build()
 	g.applying.Lock()
@@ -314,10 +321,20 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	all := g.servers
 	g.servers, g.closed = nil, true
 	g.mu.Unlock()
+	g.ending.Store(true)
+	for _, s := range all {
+		if s.err == nil {
+			s.clients.Close()
+			s.running.Wait() // what was accepted meanwhile counts
+		}
+	}
 	var draining sync.WaitGroup
 	for _, s := range all {
 		if s.err == nil {
-			draining.Go(func() { s.http.Shutdown(ctx) })
+			draining.Go(func() {
+				s.clients.awaitUnused(ctx, usedEnd)
+				s.http.Shutdown(ctx)
+			})
 		}
 	}
 	unused, drained := context.WithTimeout(ctx, unusedEnd)
@@ -422,7 +439,7 @@ type exchangeKey struct{}
 // ServeHTTP finds the row for a request and proxies it.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	answer := &recorder{ResponseWriter: w}
+	answer := &recorder{ResponseWriter: w, ending: &g.ending}
 	x := new(exchange)
 	clientOf(r).use()
 	g.serve(answer, r, x)
@@ -494,6 +511,7 @@ func localAddr(r *http.Request) netip.Addr {
 // A recorder remembers what was answered.
 type recorder struct {
 	http.ResponseWriter
+	ending *atomic.Bool // the connection ends after the answer
 	status int
 	bytes  int64
 }
@@ -502,12 +520,15 @@ func (w *recorder) WriteHeader(status int) {
 	if w.status == 0 && status >= 200 || status == http.StatusSwitchingProtocols {
 		w.status = status
 	}
+	if status >= 200 && w.ending.Load() {
+		w.Header().Set("Connection", "close") // to HTTP/2 this is GOAWAY
+	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *recorder) Write(p []byte) (int, error) {
 	if w.status == 0 {
-		w.status = http.StatusOK
+		w.WriteHeader(http.StatusOK)
 	}
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)

@@ -90,6 +90,9 @@ func TestShutdown(t *testing.T) {
 				if err != nil {
 					body = []byte(err.Error())
 				}
+				if resp.ProtoMajor == 1 && !resp.Close {
+					body = append(body, ", and the connection stays"...)
+				}
 				answered <- string(body)
 			}()
 			<-entered
