@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 	"internal/suffix":     {},
 	"internal/lockfile":   {},
 	"internal/sockdiag":   {},
+	"internal/systemd":    {},
 	"internal/version":    {"status"},
 	"internal/usage":      {"nearest"},
 	"internal/logring":    {"status"},
@@ -70,12 +71,12 @@ var mayImport = map[string][]string{
 	"packaging/systemd":      {},
 
 	// Only the daemon knows them all.
-	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "rootapi", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "osdns/survey", "sockdiag", "statedir", "status", "tls", "tls/truststore/held"},
+	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "rootapi", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "osdns/survey", "sockdiag", "statedir", "status", "systemd", "tls", "tls/truststore/held"},
 
 	"internal/demo": {}, // but for what is inside of it
 
 	"cmd/tunneld-helper": {"rootapi", "osdns", "osdns/machine", "version"},
-	"cmd/tunneld":        {"config", "daemon", "demo", "invoker", "lockfile", "rootapi", "localapi", "setup", "setup/systemd", "statedir", "status", "usage", "version"},
+	"cmd/tunneld":        {"config", "daemon", "demo", "invoker", "lockfile", "rootapi", "localapi", "setup", "setup/systemd", "statedir", "status", "systemd", "usage", "version"},
 	"cmd/tunnelctl":      {"invoker", "localapi", "status", "tls", "tls/caenv", "tls/truststore", "tls/truststore/held", "tls/verifiers", "usage", "version"},
 
 	// For tests only.
