@@ -1,6 +1,10 @@
 package dns
 
-import "strings"
+import (
+	"os"
+	"strings"
+	"testing"
+)
 
 // Reply is the packet path, without a socket.
 var Reply = (*Server).reply
@@ -16,4 +20,19 @@ func (z *Zone) Find(name string) (exists bool, apex string) {
 		return false, ""
 	}
 	return n != nil, name[at:]
+}
+
+// Files are duplicates of both sockets.
+func Files(t *testing.T, l *Listeners) (udp, tcp *os.File) {
+	t.Helper()
+	udp, err := l.udp.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { udp.Close() })
+	if tcp, err = l.tcp.File(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tcp.Close() })
+	return udp, tcp
 }

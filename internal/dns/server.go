@@ -20,6 +20,9 @@ const (
 	// idle is how long a TCP client may take for its next query, or to read
 	// our reply (RFC 7766 section 6.2.3 asks for a few seconds).
 	idle = 10 * time.Second
+	// lastWord is how long one may take for a query that is on its way when the
+	// server ends.
+	lastWord = 250 * time.Millisecond
 	// maxConns is how many TCP clients are served at a time; another one is
 	// turned away, so that files remain for those who carry bytes.
 	maxConns = 128
@@ -94,14 +97,16 @@ func (s *Server) logger() *slog.Logger {
 }
 
 // Serve answers on l until ctx is done, and then returns nil. It closes l and
-// every connection, and returns when nothing of it runs any more.
+// every connection, and returns when nothing of it runs any more. What it has read is
+// answered; what it has not is left to who has the sockets next, if somebody does.
 func (s *Server) Serve(ctx context.Context, l *Listeners) error {
+	defer l.Close()
 	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.serveUDP(running, l.udp) })
 	group.Go(func() error { return s.serveTCP(running, l.tcp) })
 	group.Go(func() error {
 		<-running.Done()
-		return l.Close()
+		return l.interrupt()
 	})
 	if err := group.Wait(); ctx.Err() == nil {
 		return err
@@ -109,7 +114,7 @@ func (s *Server) Serve(ctx context.Context, l *Listeners) error {
 	return nil
 }
 
-// serveUDP returns when conn is closed. It answers inline: a reply takes
+// serveUDP returns when ctx is done and reading is interrupted. It answers inline: a reply takes
 // microseconds, and the kernel queues or drops what is too much.
 func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
 	packet, buf := make([]byte, dns.MaxMsgSize), make([]byte, 2*ednsSize)
@@ -124,6 +129,9 @@ func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
 			}
 			continue
 		}
+		if ctx.Err() != nil {
+			return nil
+		}
 		// Windows reports here that an earlier reply reached nobody.
 		if err := trouble.wait(ctx, s.logger(), "read", err); err != nil {
 			return err
@@ -131,8 +139,8 @@ func (s *Server) serveUDP(ctx context.Context, conn *net.UDPConn) error {
 	}
 }
 
-// serveTCP returns when ln is closed and all its connections are, which ctx
-// closes.
+// serveTCP returns when ctx is done, accepting is interrupted, and all connections
+// are closed, which ctx sees to.
 func (s *Server) serveTCP(ctx context.Context, ln *net.TCPListener) error {
 	var conns sync.WaitGroup
 	defer conns.Wait()
@@ -141,6 +149,9 @@ func (s *Server) serveTCP(ctx context.Context, ln *net.TCPListener) error {
 	for {
 		conn, err := ln.AcceptTCP()
 		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
 			if err := trouble.wait(ctx, s.logger(), "accept", err); err != nil {
 				return err
 			}
@@ -161,12 +172,12 @@ func (s *Server) serveTCP(ctx context.Context, ln *net.TCPListener) error {
 }
 
 // serveConn answers one query after the other until the client is done, falls
-// silent or sends what deserves no reply.
+// silent or sends what deserves no reply. Once ctx is done, it answers one at most.
 func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn) {
 	defer conn.Close()
 	closed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(lastWord))
 		close(closed)
 	})
 	defer func() {
@@ -181,6 +192,9 @@ func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn) {
 	for {
 		// An error here means that the connection is gone: Read tells.
 		_ = conn.SetDeadline(time.Now().Add(idle))
+		if ctx.Err() != nil { // what was set then may have been replaced just now
+			_ = conn.SetDeadline(time.Now().Add(lastWord))
+		}
 		if _, err := io.ReadFull(conn, length[:]); err != nil {
 			return
 		}
@@ -196,7 +210,7 @@ func (s *Server) serveConn(ctx context.Context, conn *net.TCPConn) {
 		// In one write, so that they travel in one segment (RFC 7766 section
 		// 8).
 		buf = binary.BigEndian.AppendUint16(buf[:0], uint16(len(out)))
-		if _, err := conn.Write(append(buf, out...)); err != nil {
+		if _, err := conn.Write(append(buf, out...)); err != nil || ctx.Err() != nil {
 			return
 		}
 	}
