@@ -254,6 +254,19 @@ func TestNamesAreClaimedAndTakenBack(t *testing.T) {
 	})
 }
 
+func TestLeave(t *testing.T) {
+	m := new(machine)
+	play(t, m, func(t *testing.T, c *Claimant, stop func()) {
+		c.Set(names("a.local"))
+		c.Checked(t.Context())
+		c.Leave()
+		stop()
+		if diff := cmp.Diff([]string{"a.local"}, m.has()); diff != "" {
+			t.Error("what was to be left:", diff)
+		}
+	})
+}
+
 func TestWhatAnEarlierRunLeftIsTakenBack(t *testing.T) {
 	m := &machine{rung: "hosts", claimed: map[string][]netip.Addr{"old.local": {at}}}
 	play(t, m, func(t *testing.T, c *Claimant, stop func()) {

@@ -60,6 +60,7 @@ type Claimant struct {
 	applied   int // that of the want that is in force, or for which that failed
 	checked   int // ... that it was looked up for
 	ended     bool
+	leaving   bool // Run leaves claimed what is
 	recheck   bool
 	interrupt context.CancelFunc // ends the look-ups in progress
 	kick      chan struct{}      // cap 1
@@ -227,8 +228,17 @@ func (c *Claimant) wake() {
 	}
 }
 
+// Leave has Run leave claimed at its end what is claimed then, for the next one:
+// whoever asks meanwhile must be kept waiting at Server.
+func (c *Claimant) Leave() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leaving = true
+}
+
 // Run claims what is Set until ctx is done, which is no error, and then takes all
-// claims back. What an earlier run has left is replaced, or taken back, too.
+// claims back, unless it shall Leave them. What an earlier run has left is replaced,
+// or taken back, too.
 func (c *Claimant) Run(ctx context.Context) error {
 	c.mu.Lock()
 	c.init()
@@ -266,6 +276,12 @@ func (c *Claimant) tellWaiting() {
 
 // release takes all claims back at the end.
 func (s *state) release() {
+	s.mu.Lock()
+	leaving := s.leaving
+	s.mu.Unlock()
+	if leaving {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
 	defer cancel()
 	if err := s.Helper.Release(ctx); err != nil && !errors.Is(err, rootapi.ErrNotInstalled) {
