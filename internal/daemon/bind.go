@@ -27,8 +27,9 @@ const (
 // A binder listens on TCP ports, with the helper's help where this user may not,
 // or the machine does not have the address. It may be used concurrently.
 type binder struct {
-	helper Helper // nil: none
-	gate   *gate  // nil: everybody is let in
+	helper Helper  // nil: none
+	gate   *gate   // nil: everybody is let in
+	keeper *keeper // nil: nothing is kept for a next process
 	// listen is net.Listen where it is nil.
 	listen func(at netip.AddrPort) (net.Listener, error)
 
@@ -52,7 +53,19 @@ func (b *binder) bind(at netip.AddrPort) (net.Listener, error) {
 	return b.gate.before(l), nil
 }
 
+// open takes what was handed over, or else binds it anew, and has that kept.
 func (b *binder) open(at netip.AddrPort) (net.Listener, error) {
+	if l := b.keeper.take(at); l != nil {
+		return l, nil
+	}
+	l, err := b.anew(at)
+	if err != nil {
+		return nil, err
+	}
+	return b.keeper.keep(l), nil
+}
+
+func (b *binder) anew(at netip.AddrPort) (net.Listener, error) {
 	l, err := b.tcp(at)
 	if err == nil || b.helper == nil || !errors.Is(err, syscall.EADDRNOTAVAIL) && !errors.Is(err, os.ErrPermission) {
 		return l, err
@@ -88,7 +101,11 @@ func (b *binder) tcp(at netip.AddrPort) (net.Listener, error) {
 	if b.listen != nil {
 		return b.listen(at)
 	}
-	return net.Listen("tcp", at.String())
+	// Without Multipath TCP, which nobody needs on loopback: not every Linux lets such a
+	// socket stop listening.
+	var plain net.ListenConfig
+	plain.SetMultipathTCP(false)
+	return plain.Listen(context.Background(), "tcp", at.String())
 }
 
 // errSilent says that the helper takes too long.

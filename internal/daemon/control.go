@@ -20,6 +20,7 @@ import (
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/nearest"
 	"github.com/tunneld/tunneld/internal/status"
+	"github.com/tunneld/tunneld/internal/systemd"
 )
 
 // findTimeout bounds how long a cluster may take to answer what "add" asks.
@@ -345,6 +346,8 @@ func (d *Daemon) reload(context.Context) error {
 // Reload does what the control API's reload does, for SIGHUP. An error is in
 // the log and in status.
 func (d *Daemon) Reload(ctx context.Context) {
+	d.tell(systemd.Reloading())
+	defer d.tell(systemd.Ready)
 	if err := d.reload(ctx); err == nil {
 		d.Log.Info("reloaded")
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/tunneld/tunneld/internal/netwatch"
 	"github.com/tunneld/tunneld/internal/statedir"
 	"github.com/tunneld/tunneld/internal/status"
+	"github.com/tunneld/tunneld/internal/systemd"
 	localtls "github.com/tunneld/tunneld/internal/tls"
 	"github.com/tunneld/tunneld/internal/tls/truststore/held"
 )
@@ -70,6 +71,9 @@ type Daemon struct {
 	// Lookup resolves names as the programs of this system do; nil means
 	// lookup.Names.
 	Lookup func(ctx context.Context, names ...string) (map[string][]netip.Addr, error)
+	// Manager is who runs this process as a service; nil: nobody does. It is told how
+	// things are, and keeps the listening sockets for the next process.
+	Manager *systemd.Manager
 	// DrainTimeout is how long connections may take to come to their end after
 	// Run's context is done; 0 means 3 s: whoever stops a service does not wait
 	// long. Hurry, if set, is closed by who does not even want to wait so long.
@@ -87,6 +91,7 @@ type Daemon struct {
 	gateway  *gateway.Gateway
 	names    names
 	binder   *binder
+	keeper   *keeper
 
 	kick chan struct{} // cap 1: something changed in the clusters
 
@@ -96,6 +101,7 @@ type Daemon struct {
 	forgetting string // why the state directory cannot be written
 	from       inputs // of the plan
 	stands     bool   // nothing of the plan is left to be tried again
+	told       string // the service manager: the states
 
 	mu        sync.Mutex     // guards the following
 	config    *config.Config // the last good one, or else the defaults
@@ -123,6 +129,8 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
 	d.Log = slog.New(d.records.Handler(d.Log.Handler())) // the log API shows all of it
+	d.keeper = newKeeper(d.Manager, d.Log)
+	defer d.keeper.dropRest() // if it does not come to anything
 	if err := d.paths(); err != nil {
 		return err
 	}
@@ -143,7 +151,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.clusters = &kube.Clusters{UserAgent: "tunneld/" + d.Version.Version, Changed: d.somethingChanged, Timing: d.Timing, Log: d.Log}
 	defer d.clusters.Close()
 	d.meters = new(forward.Meters)
-	d.binder = &binder{helper: d.Helper, gate: &gate{onlyMe: d.onlyMe, me: os.Getuid(), log: d.Log}}
+	d.binder = &binder{helper: d.Helper, gate: &gate{onlyMe: d.onlyMe, me: os.Getuid(), log: d.Log}, keeper: d.keeper}
 	d.gateway = &gateway.Gateway{Backends: d.clusters, Listen: d.binder.bind, CA: d.ca, NoCA: d.caErr, Meters: d.meters, Log: d.Log}
 	defer d.gateway.Close()
 	d.ports = &forward.Set{Backends: d.clusters, Listen: d.listen, Meters: d.meters, Log: d.Log}
@@ -152,6 +160,8 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	running, ctx := errgroup.WithContext(ctx)
 	d.startNames(ctx, running)
 	d.apply()
+	d.keeper.dropRest()
+	d.names.answer(running)
 	running.Go(func() error { return d.watchConfig(ctx) })
 	running.Go(func() error { return d.review(ctx) })
 	running.Go(func() error { return d.keepCA(ctx) })
@@ -165,6 +175,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		return nil
 	})
 	d.Log.Info("started", "version", d.Version.Version, "config", d.ConfigPath, "state", d.StateDir, "socket", socket.Addr())
+	d.tell(systemd.Ready)
 	if d.Started != nil {
 		d.Started()
 	}
@@ -175,10 +186,17 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 
 // drain takes all names back, closes all listeners, and lets what is in the middle
 // of something finish, within bounds: answers that are owed, and bytes that move.
-// What is left is cut by Run.
+// What is left is cut by Run. Where listeners are kept for a next process, so are the
+// names, and they are answered to the end.
 func (d *Daemon) drain() {
 	d.Log.Info("stopping")
-	d.names.drop()
+	d.tell(systemd.Stopping)
+	kept := d.keeper.leave()
+	d.names.drop(kept)
+	if !kept {
+		d.names.silence()
+	}
+	defer d.names.silence()
 	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(d.DrainTimeout, drainTimeout))
 	defer cancel()
 	var draining sync.WaitGroup
@@ -359,7 +377,7 @@ func (d *Daemon) somethingChanged() {
 // review applies the plan again whenever something may have changed, and looks
 // at the states.
 func (d *Daemon) review(ctx context.Context) error {
-	tick := time.NewTimer(reviewEvery)
+	tick := time.NewTimer(d.nextReview(false))
 	defer tick.Stop()
 	pause := time.NewTimer(0)
 	defer pause.Stop()
@@ -370,10 +388,9 @@ func (d *Daemon) review(ctx context.Context) error {
 		case <-d.kick:
 		case <-tick.C:
 		}
-		if d.apply() {
-			tick.Reset(reviewIdle)
-		} else {
-			tick.Reset(reviewEvery)
+		tick.Reset(d.nextReview(d.apply()))
+		if d.Manager.Watchdog() > 0 {
+			d.tell(systemd.Alive) // whoever hangs does not come here
 		}
 		pause.Reset(reviewPause)
 		select {
@@ -382,6 +399,19 @@ func (d *Daemon) review(ctx context.Context) error {
 		case <-pause.C:
 		}
 	}
+}
+
+// nextReview is when review looks again although nothing happens: soon enough for the
+// watchdog, too.
+func (d *Daemon) nextReview(idle bool) time.Duration {
+	pace := reviewEvery
+	if idle {
+		pace = reviewIdle
+	}
+	if watchdog := d.Manager.Watchdog(); watchdog > 0 {
+		pace = min(pace, watchdog/3)
+	}
+	return pace
 }
 
 // applyEdit is apply after an edit, which may have ended that all is idle: review
@@ -483,9 +513,11 @@ func (d *Daemon) noteStates(p *plan, b bindings) (idle bool) {
 	now := time.Now()
 	idle = true
 	have := make(map[string]bool)
+	states := make(map[status.State]int)
 	for _, f := range p.forwards {
 		s := d.report(f, b)
 		have[f.name] = true
+		states[s.State]++
 		idle = idle && s.State == status.Idle
 		d.note(&s, now)
 	}
@@ -495,6 +527,7 @@ func (d *Daemon) noteStates(p *plan, b bindings) (idle bool) {
 			d.meters.Forget(name)
 		}
 	}
+	d.tellStates(states)
 	d.mu.Lock()
 	close(d.changed)
 	d.changed = make(chan struct{})

@@ -43,37 +43,50 @@ type Helper interface {
 type names struct {
 	server   *dns.Server
 	listen   netip.AddrPort
+	sockets  *dns.Listeners
 	err      error           // why the responder does not listen
 	claimant *claim.Claimant // nil: the system is not concerned
 	now      []dns.Name      // as they were set
 	giveUp   context.CancelFunc
 	ended    chan struct{} // closed when nothing is claimed any more
+	silence  context.CancelFunc
 }
 
-// startNames starts the responder, and claims. If it cannot listen, status says
-// so, and everything but the names works.
+// startNames opens the responder's sockets, and claims. If it cannot listen, status
+// says so, and everything but the names works.
 func (d *Daemon) startNames(ctx context.Context, running *errgroup.Group) {
 	n := &d.names
 	n.server, n.ended, n.giveUp = &dns.Server{Log: d.Log}, make(chan struct{}), func() {}
-	l, err := dns.Listen(d.config.DNS.Listen)
+	n.silence = func() {}
+	l, err := d.keeper.listenDNS(d.config.DNS.Listen)
 	if err != nil {
 		n.err = err
 		close(n.ended)
 		d.Log.Error("no DNS", "err", err)
 		return
 	}
-	n.listen = l.Addr()
+	n.sockets, n.listen = l, l.Addr()
 	d.Log.Info("answering DNS", "addr", n.listen)
 	if d.Helper == nil {
 		close(n.ended)
 	} else {
-		n.claim(d, running)
+		n.claim(ctx, d, running)
 	}
-	running.Go(func() error { return n.server.Serve(ctx, l) })
+}
+
+// answer begins to answer, which it does until silence is called. That is once the
+// names are known: whoever asks at a restart is not told that there are none.
+func (n *names) answer(running *errgroup.Group) {
+	if n.sockets == nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	n.silence = cancel
+	running.Go(func() error { return n.server.Serve(ctx, n.sockets) })
 }
 
 // claim has the system ask us, until drain takes that back.
-func (n *names) claim(d *Daemon, running *errgroup.Group) {
+func (n *names) claim(watching context.Context, d *Daemon, running *errgroup.Group) {
 	helper := &alone{Helper: d.Helper, path: d.NamesLock}
 	n.claimant = &claim.Claimant{
 		Helper:  helper,
@@ -87,15 +100,15 @@ func (n *names) claim(d *Daemon, running *errgroup.Group) {
 		n.claimant.Lookup = lookup.Names
 	}
 	n.server.Refused = n.claimant.Saw
-	ctx, cancel := context.WithCancel(context.Background())
-	n.giveUp = cancel
+	ctx, giveUp := context.WithCancel(context.Background())
+	n.giveUp = giveUp
 	running.Go(func() error {
 		defer close(n.ended)
 		defer helper.unlock()
 		return n.claimant.Run(ctx)
 	})
 	running.Go(func() error {
-		if err := claim.WatchFiles(ctx, osdns.Watched(), n.claimant.Recheck); err != nil {
+		if err := claim.WatchFiles(watching, osdns.Watched(), n.claimant.Recheck); err != nil {
 			d.Log.Warn("changes of the system's resolver are noticed late", "err", err)
 		}
 		return nil
@@ -157,8 +170,12 @@ func claimable(all []dns.Name) []osdns.Name {
 	return out
 }
 
-// drop takes all names back from the system; it waits for that for a while.
-func (n *names) drop() {
+// drop takes all names back from the system, or leaves them to the next process; it
+// waits for that for a while.
+func (n *names) drop(leave bool) {
+	if leave && n.claimant != nil {
+		n.claimant.Leave()
+	}
 	n.giveUp()
 	timer := time.NewTimer(goneTimeout)
 	defer timer.Stop()
