@@ -94,6 +94,8 @@ var mustNotReach = []struct{ pkg, prefix, why string }{
 	{"cmd/tunneld-helper", "k8s.io/", "what runs as root is small, and knows nothing of clusters"},
 	{"cmd/tunneld-helper", "github.com/miekg/dns", "what runs as root is small, and answers no DNS"},
 	{"cmd/tunneld-helper", "github.com/spf13/", "what runs as root is small, and has a handful of flags"},
+	{"cmd/tunneld-helper", "github.com/kardianos/", "what runs as root is small, and systemd starts it"},
+	{"internal/daemon", "github.com/kardianos/", "who starts and stops the daemon is the command's business"},
 	{"cmd/tunneld-helper", "net/http", "what runs as root is small, and speaks to one socket"},
 	{"cmd/tunneld-helper", module + "/internal/lookup", "what runs as root asks nobody for names: whether they resolve is found out as the user"},
 	{"internal/daemon", module + "/internal/tls/truststore/program", "the daemon asks whether the CA is trusted; nothing of it changes a trust store"},

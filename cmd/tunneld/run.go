@@ -14,6 +14,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/daemon"
 	"github.com/tunneld/tunneld/internal/rootapi"
+	"github.com/tunneld/tunneld/internal/systemd"
 	"github.com/tunneld/tunneld/internal/usage"
 	"github.com/tunneld/tunneld/internal/version"
 )
@@ -38,11 +39,16 @@ not wait for that. SIGHUP reads the configuration and the kubeconfigs again; a
 configuration that is saved is read without it.`,
 		Args: usage.Args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			d.Manager = systemd.Take()
 			d.Log = newLog(stderr, verbose)
 			if socket != noHelper {
 				d.Helper = &rootapi.Client{Socket: socket}
 			}
-			return runUntilSignal(cmd.Context(), d)
+			run := func(ctx context.Context) error { return runUntilSignal(ctx, d) }
+			if service {
+				return runService(cmd.Context(), run)
+			}
+			return run(cmd.Context())
 		},
 	}
 	flags := cmd.Flags()
