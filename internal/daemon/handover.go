@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/tunneld/tunneld/internal/dns"
@@ -236,11 +237,25 @@ type keptListener struct {
 	keeper *keeper
 	name   string
 	once   sync.Once
+	closed atomic.Bool
+}
+
+// Accept is that of net.Listener, also when it is not closed yet, but does not listen
+// any more.
+func (l *keptListener) Accept() (net.Conn, error) {
+	c, err := l.TCPListener.Accept()
+	if err != nil && l.closed.Load() {
+		err = net.ErrClosed
+	}
+	return c, err
 }
 
 // Close closes it here, and for good unless it is left to the next process.
 func (l *keptListener) Close() error {
-	l.once.Do(func() { l.keeper.release(l.name, l.TCPListener) })
+	l.once.Do(func() {
+		l.closed.Store(true)
+		l.keeper.release(l.name, l.TCPListener)
+	})
 	return l.TCPListener.Close()
 }
 
