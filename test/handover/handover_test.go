@@ -344,6 +344,29 @@ func TestWhatIsNotWantedIsNotKept(t *testing.T) {
 	}
 }
 
+// … whether the manager has heard of it or not.
+func TestWhatIsKeptInSpiteOfUs(t *testing.T) {
+	w := newWorld(t)
+	w.start(t)
+	p := w.find(t)
+	w.mu.Lock()
+	w.deaf = true
+	w.mu.Unlock()
+	if err := w.Remove(t.Context(), "tcp"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.echo(); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("connecting: %v; want it refused", err)
+	}
+	w.stop(syscall.SIGTERM)
+	w.configure(t, web+tcp+"# again\n") // what is handed over does not listen
+	w.start(t)
+	w.find(t)
+	if err := p.echo(); err != nil {
+		t.Error(err)
+	}
+}
+
 // A daemon that cannot start leaves nobody waiting.
 func TestFailedStart(t *testing.T) {
 	w := newWorld(t)

@@ -60,6 +60,7 @@ type manager struct {
 
 	mu     sync.Mutex // guards the following
 	kept   []kept
+	deaf   bool // to what shall not be kept any more
 	ready  bool // since the start
 	alive  int  // signs of life
 	status string
@@ -161,12 +162,12 @@ func (m *manager) hear(lines []string, passed []*os.File) {
 		}
 	}
 	switch has := func(k kept) bool { return k.name == name }; {
-	case store && (len(passed) != 1 || name == "" || strings.Contains(name, ":") || slices.ContainsFunc(m.kept, has)):
+	case store && (len(passed) != 1 || name == "" || strings.Contains(name, ":") || !m.deaf && slices.ContainsFunc(m.kept, has)):
 		m.wrong = append(m.wrong, fmt.Sprintf("keep %d as %q", len(passed), name))
 	case store && len(m.kept) < m.room:
 		m.kept = append(m.kept, kept{name, passed[0]})
 		return
-	case remove:
+	case remove && !m.deaf:
 		m.kept = slices.DeleteFunc(m.kept, func(k kept) bool {
 			if has(k) {
 				k.file.Close()
