@@ -33,7 +33,7 @@ func TestUnitsAreUnderstood(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range files {
-		out, err := analyze(t, "verify", "--recursive-errors=no", f.Name())
+		out, err := analyze(t, "verify", f.Name())
 		if err != nil {
 			t.Errorf("%s: %v\n%s", f.Name(), err, out)
 		}
