@@ -24,6 +24,7 @@ import (
 	"github.com/tunneld/tunneld/internal/kube"
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/status"
+	"github.com/tunneld/tunneld/internal/systemd"
 )
 
 // A harness is a daemon on an embedded cluster.
@@ -36,8 +37,9 @@ type harness struct {
 	config     string       // the daemon's configuration
 	system     *system      // what the daemon claims names of; nil: none
 	log        *slog.Logger // of the daemon; nil: testLog
-	stop       func()       // ends the daemon, and waits
-	hurry      func()       // has stop wait no longer for connections
+	manager    *systemd.Manager
+	stop       func() // ends the daemon, and waits
+	hurry      func() // has stop wait no longer for connections
 }
 
 // ranges gives each daemon addresses of its own: tests run side by side.
@@ -116,7 +118,7 @@ func (h *harness) start(t *testing.T) {
 		DrainTimeout: time.Hour, Hurry: hurry,
 		ConfigPath: h.config, StateDir: h.path("state"), Socket: h.Socket, Timing: h.timing,
 		Version: status.Version{Version: "test"}, Log: cmp.Or(h.log, testLog()),
-		Started: func() { close(started) },
+		Started: func() { close(started) }, Manager: h.manager,
 	}
 	if h.system != nil {
 		d.Helper, d.Lookup, d.NamesLock = h.system, h.system.lookup, h.path("names.lock")
