@@ -138,7 +138,7 @@ func TestUnits(t *testing.T) {
 		seen++
 		for line := range strings.Lines(string(i.Content)) {
 			key, command, _ := strings.Cut(line, "=")
-			if strings.HasPrefix(key, "Exec") && strings.Contains(command, "tunneld") && !strings.HasPrefix(command, ProgramDir+"/") {
+			if strings.HasPrefix(key, "Exec") && strings.Contains(command, "tunneld") && !strings.HasPrefix(command, ProgramDir+"/") && !strings.Contains(command, "exec "+ProgramDir+"/") {
 				t.Errorf("%s: %s", i.Path, line)
 			}
 		}
