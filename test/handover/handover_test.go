@@ -175,9 +175,9 @@ func (p place) echo() error {
 
 // A load does something again and again, and counts.
 type load struct {
-	name     string
-	do       func() error
-	done     atomic.Int64
+	name string
+	do   func() error
+	done atomic.Int64
 
 	mu       sync.Mutex // guards the following
 	failures []error
