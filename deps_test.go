@@ -83,6 +83,7 @@ var mayImport = map[string][]string{
 	"internal/await":                    {},
 	"internal/isolate":                  {},
 	"internal/leakcheck":                {},
+	"internal/manpages":                 {},
 	"internal/tls/truststore/storetest": {"tls/truststore/place"},
 }
 
@@ -106,6 +107,8 @@ var mustNotReach = []struct{ pkg, prefix, why string }{
 	{"internal/portforward", module + "/internal/", "the protocol's client stands alone"},
 	{"internal/kube", "k8s.io/client-go/kubernetes", "the generated clientset's scheme holds hundreds of kinds; we need five"},
 	{"internal/status", "k8s.io/", "the wire format is ours"},
+	{"cmd/tunneld", "github.com/spf13/cobra/doc", "manual pages are written by tests, and come with the packages"},
+	{"cmd/tunnelctl", "github.com/spf13/cobra/doc", "manual pages are written by tests, and come with the packages"},
 }
 
 // list runs "go list" for an operating system and splits its lines into fields.
