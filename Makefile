@@ -5,7 +5,7 @@
 GO ?= go
 BIN := $(CURDIR)/bin
 
-.PHONY: build test conformance verifiers names trust e2e bench demo lint soak fuzz clean
+.PHONY: build test conformance verifiers names trust e2e bench demo dist deb rpm lint soak fuzz clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/...
@@ -45,6 +45,16 @@ e2e: build
 bench: build
 	$(GO) run ./test/bench -bin $(BIN) $(BENCHFLAGS)
 
+# What is published, into dist/: packages, archives, the formula, what is in them,
+# and checksums. VERSION=1.2.3 says which version it is; else the commit does.
+dist:
+	$(GO) run -C packaging/tools ./dist -root $(CURDIR) -version "$(VERSION)"
+
+# One package, for trying things out: ARCH=arm64 for that. It is in dist/.
+ARCH ?= amd64
+deb rpm:
+	$(GO) run -C packaging/tools ./dist -root $(CURDIR) -version "$(VERSION)" -only $@ -arch $(ARCH)
+
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted"; exit 1; }
 	$(GO) vet ./...
@@ -76,4 +86,4 @@ fuzz:
 	done
 
 clean:
-	rm -rf $(BIN)
+	rm -rf $(BIN) dist
