@@ -5,7 +5,7 @@
 GO ?= go
 BIN := $(CURDIR)/bin
 
-.PHONY: build test conformance verifiers names trust e2e bench demo dist deb rpm lint soak fuzz clean
+.PHONY: build test conformance verifiers names trust e2e bench demo dist deb rpm distcheck lint soak fuzz clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/...
@@ -45,15 +45,21 @@ e2e: build
 bench: build
 	$(GO) run ./test/bench -bin $(BIN) $(BENCHFLAGS)
 
-# What is published, into dist/: packages, archives, the formula, what is in them,
-# and checksums. VERSION=1.2.3 says which version it is; else the commit does.
+# What is published, into dist/: see docs/packaging.md. VERSION=1.2.3 says which
+# version it is; else the commit does.
+DIST = $(GO) run -C packaging/tools ./dist -root $(CURDIR) -version "$(VERSION)"
 dist:
-	$(GO) run -C packaging/tools ./dist -root $(CURDIR) -version "$(VERSION)"
+	$(DIST)
 
-# One package, for trying things out: ARCH=arm64 for that. It is in dist/.
+# One package for Linux, into dist/, in seconds.
 ARCH ?= amd64
 deb rpm:
-	$(GO) run -C packaging/tools ./dist -root $(CURDIR) -version "$(VERSION)" -only $@ -arch $(ARCH)
+	$(DIST) -only $@ -platform linux/$(ARCH)
+
+# Whether the same sources make the same bytes, and what lintian, rpm and others
+# say of them.
+distcheck:
+	$(GO) test -C packaging/tools -tags dist -count=1 -timeout 20m -v ./dist
 
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted"; exit 1; }

@@ -83,11 +83,3 @@ func (d dist) completions(ctx context.Context, dir string) error {
 	}
 	return nil
 }
-
-// write writes a file, and makes its directory.
-func write(name string, data []byte) error {
-	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(name, data, 0o644)
-}

@@ -2,80 +2,23 @@ package main
 
 import (
 	"bytes"
-	"compress/gzip"
-	"context"
-	"fmt"
 	"os"
 	"path/filepath"
-	"time"
+	"strings"
 
 	"github.com/goreleaser/nfpm/v2"
 	_ "github.com/goreleaser/nfpm/v2/deb"
+	"github.com/goreleaser/nfpm/v2/files"
 	_ "github.com/goreleaser/nfpm/v2/rpm"
 )
 
-// stage puts into dir what packages of all platforms have, by what it is: man1,
-// man8, doc, lintian, and a directory for each shell's completions.
-func (d dist) stage(ctx context.Context, dir string) error {
-	if err := d.completions(ctx, dir); err != nil {
-		return err
-	}
-	for _, section := range []string{"1", "8"} {
-		pages, err := filepath.Glob("packaging/man/*." + section)
-		if err != nil {
-			return err
-		}
-		for _, page := range pages {
-			text, err := os.ReadFile(page)
-			if err != nil {
-				return err
-			}
-			if err := writeGzip(filepath.Join(dir, "man"+section, filepath.Base(page)+".gz"), text); err != nil {
-				return err
-			}
-		}
-	}
-	changelog, err := os.ReadFile("CHANGELOG.md")
-	if err != nil {
-		return err
-	}
-	if err := writeGzip(filepath.Join(dir, "doc", "changelog.gz"), changelog); err != nil {
-		return err
-	}
-	if err := writeGzip(filepath.Join(dir, "doc", "changelog.Debian.gz"), d.debianChangelog()); err != nil {
-		return err
-	}
-	for from, to := range map[string]string{
-		"packaging/nfpm/copyright":         "doc/copyright",
-		"packaging/nfpm/lintian-overrides": "lintian/tunneld",
-	} {
-		text, err := os.ReadFile(from)
-		if err != nil {
-			return err
-		}
-		if err := write(filepath.Join(dir, to), text); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// debianChangelog has one entry: what changed is in the other changelog.
-func (d dist) debianChangelog() []byte {
-	return fmt.Appendf(nil, "tunneld (%s-1) unstable; urgency=medium\n\n  * Version %s: changelog.gz says what is new.\n\n -- tunneld <tunneld@users.noreply.github.com>  %s\n",
-		d.packageVersion(), d.number(), d.time.Format(time.RFC1123Z))
-}
-
-// pack makes the package for p of what was built and staged.
-func (d dist) pack(format string, p platform) error {
+// pack makes the package for p.
+func (d dist) pack(format string, p platform, shared string, notices []byte) error {
 	stage := filepath.Join(d.work, "stage")
 	if err := os.RemoveAll(stage); err != nil {
 		return err
 	}
-	if err := os.CopyFS(stage, os.DirFS(filepath.Join(d.work, "shared"))); err != nil {
-		return err
-	}
-	if err := os.CopyFS(filepath.Join(stage, "bin"), os.DirFS(d.bin(p))); err != nil {
+	if err := d.stagePackage(stage, p, shared, notices); err != nil {
 		return err
 	}
 	config, err := nfpm.ParseFileWithEnvMapping("packaging/nfpm/nfpm.yaml", func(name string) string {
@@ -89,35 +32,44 @@ func (d dist) pack(format string, p platform) error {
 		return err
 	}
 	info.MTime = d.time
-	info = nfpm.WithDefaults(info)
+	if info.Contents, err = eachDocument(info.Contents); err != nil {
+		return err
+	}
+	if format == "rpm" {
+		// rpm has the first line elsewhere.
+		info.RPM.Summary, info.Description, _ = strings.Cut(info.Description, "\n")
+	}
 	packager, err := nfpm.Get(format)
 	if err != nil {
 		return err
 	}
+	info = nfpm.WithDefaults(info)
 	name := packager.ConventionalFileName(info)
-	var made bytes.Buffer
-	if err := packager.Package(info, &made); err != nil {
+	var file bytes.Buffer
+	if err := packager.Package(info, &file); err != nil {
 		return err
 	}
-	if err := write(filepath.Join(d.out, name), made.Bytes()); err != nil {
-		return err
-	}
-	d.made(name)
-	return nil
+	return d.save(name, file.Bytes())
 }
 
-// writeGzip writes text compressed, without a name and a time.
-func writeGzip(name string, text []byte) error {
-	var packed bytes.Buffer
-	w, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
-	if err != nil {
-		return err
+// eachDocument puts the files themselves in the place of patterns for a rpm's
+// documentation and licenses, where nfpm takes no patterns.
+func eachDocument(contents files.Contents) (files.Contents, error) {
+	var each files.Contents
+	for _, c := range contents {
+		if c.Type != files.TypeRPMDoc && c.Type != files.TypeRPMLicense {
+			each = append(each, c)
+			continue
+		}
+		names, err := filepath.Glob(c.Source)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			one := *c
+			one.Source, one.Destination = name, c.Destination+filepath.Base(name)
+			each = append(each, &one)
+		}
 	}
-	if _, err := w.Write(text); err != nil {
-		return err
-	}
-	if err := w.Close(); err != nil {
-		return err
-	}
-	return write(name, packed.Bytes())
+	return each, nil
 }
