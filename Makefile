@@ -14,6 +14,7 @@ build:
 # takes a C compiler.
 test:
 	$(GO) test $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race) -shuffle=on ./...
+	$(GO) test -C packaging/tools ./...
 
 # What others' programs say of the DNS server: dig, NSD, Knot DNS and dnsperf,
 # which have to be installed.
@@ -68,6 +69,7 @@ lint:
 	GOOS=darwin $(GO) vet ./...
 	GOOS=windows $(GO) vet ./...
 	$(GO) tool staticcheck ./...
+	cd packaging/tools && $(GO) vet -tags dist ./... && $$(cd $(CURDIR) && $(GO) tool -n staticcheck) -tags dist ./... && $(GO) mod tidy -diff
 	$(GO) mod tidy -diff
 	@if $(GO) tool govulncheck -version 2>&1 | grep -q 'DB updated'; then $(GO) tool govulncheck ./...; else echo 'lint: the vulnerability database cannot be reached, so govulncheck is left out'; fi
 
@@ -80,6 +82,7 @@ soak: build
 	$(GO) test -tags names -count=1 -timeout 2h -v ./test/names
 	$(GO) test -tags trust -count=1 -timeout 2h -v -run '^TestUndo' ./test/trust
 	TUNNELD_BIN=$(BIN) $(GO) test -tags e2e -count=1 -timeout 2h -v -run '^TestFault' ./test/e2e
+	$(GO) test -C packaging/tools -tags dist -count=1 -timeout 2h -v -run '^TestReproducible$$' ./dist
 	$(MAKE) fuzz
 
 FUZZTIME ?= 10m
