@@ -11,7 +11,7 @@ import (
 
 func TestFormula(t *testing.T) {
 	t.Chdir("../../..")
-	d := dist{release: release{version: "v1.2.3"}, out: t.TempDir()}
+	d := dist{release: release{version: "v1.2.3"}, out: t.TempDir(), log: t.Output()}
 	formula := filepath.Join(d.out, "tunneld.rb")
 	for _, p := range platforms {
 		if err := d.formula(); err != nil {

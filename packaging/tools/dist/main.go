@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -63,7 +64,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	d := dist{release: r, out: *out, work: work}
+	d := dist{release: r, out: *out, work: work, log: os.Stdout}
 	return errors.Join(d.make(ctx, wanted, *only), os.RemoveAll(work))
 }
 
@@ -88,6 +89,7 @@ func settle(r release) error {
 type dist struct {
 	release
 	out, work string
+	log       io.Writer
 }
 
 func (d dist) make(ctx context.Context, wanted []platform, only string) error {
@@ -148,12 +150,12 @@ func (d dist) name(p platform) string {
 	return fmt.Sprintf("tunneld_%s_%s_%s", d.number(), p.os, p.arch)
 }
 
-// save puts one finished file into out.
+// save puts one finished file into out, and says so.
 func (d dist) save(name string, data []byte) error {
 	if err := write(filepath.Join(d.out, name), data); err != nil {
 		return err
 	}
-	_, err := fmt.Println(filepath.Join(filepath.Base(d.out), name))
+	_, err := fmt.Fprintln(d.log, filepath.Join(filepath.Base(d.out), name))
 	return err
 }
 
