@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"internal/usage":      {"nearest"},
 	"internal/logring":    {"status"},
 	"internal/statedir":   {"atomicfile", "lockfile"},
+	"internal/environ":    {"atomicfile"},
 
 	// The waist: north of forward.Backends everything speaks connections and
 	// names, south of it everything speaks Kubernetes.

@@ -1,0 +1,9 @@
+package environ
+
+import (
+	"testing"
+
+	"github.com/tunneld/tunneld/internal/leakcheck"
+)
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }
