@@ -133,10 +133,11 @@ func (cs *Clusters) install(made map[ID]*cluster) (replaced []*cluster) {
 	return replaced
 }
 
-// Reload reads the kubeconfigs again. Clusters of which they say something new
-// are connected to anew, which ends their connections if it is another API
-// server; the others are checked at once, even where the last check was refused. A file that cannot be read,
-// perhaps since it is being written, changes nothing for a cluster that works.
+// Reload reads the kubeconfigs again, and looks at the environment of this process.
+// Clusters of which they say something new are connected to anew, which ends their
+// connections if it is another API server; the others are checked at once, even where
+// the last check was refused. A file that cannot be read, perhaps since it is being
+// written, changes nothing for a cluster that works.
 func (cs *Clusters) Reload() { cs.reload(cs.all()) } // none after Close
 
 // ReloadFor is Reload for the cluster of a workload.

@@ -78,8 +78,9 @@ type access struct {
 	rest *rest.Config
 	// namespace is the context's, or else default.
 	namespace string
-	// said is the entries as they stand in the file, to tell whether they have
-	// changed: a rest.Config cannot be compared, since it may hold functions.
+	// said is the entries as they stand in the file, and what counts beside them, to
+	// tell whether they have changed: a rest.Config cannot be compared, since it may
+	// hold functions.
 	said entries
 }
 
@@ -89,10 +90,12 @@ type access struct {
 type entries struct {
 	cluster *api.Cluster
 	user    *api.AuthInfo
+	// environment is what of it counts besides them: see followEnvironment.
+	environment string
 }
 
 func entriesOf(raw *api.Config, context *api.Context) entries {
-	e := entries{raw.Clusters[context.Cluster].DeepCopy(), raw.AuthInfos[context.AuthInfo].DeepCopy()}
+	e := entries{cluster: raw.Clusters[context.Cluster].DeepCopy(), user: raw.AuthInfos[context.AuthInfo].DeepCopy()}
 	if e.cluster != nil {
 		e.cluster.LocationOfOrigin, e.cluster.Extensions = "", nil
 	}
@@ -121,7 +124,9 @@ func readAccess(id ID) (access, error) {
 	if err != nil {
 		return access{}, unusable(id, err)
 	}
-	return access{rest: config, namespace: cmp.Or(context.Namespace, "default"), said: entriesOf(raw, context)}, nil
+	said := entriesOf(raw, context)
+	said.environment = followEnvironment(config)
+	return access{rest: config, namespace: cmp.Or(context.Namespace, "default"), said: said}, nil
 }
 
 func noSuchContext(raw *api.Config, id ID) error {

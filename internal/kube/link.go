@@ -172,7 +172,7 @@ func (l *link) condition() status.Condition {
 		if l.denied != errUnauthorized {
 			c.Cause = fmt.Sprintf("the credentials of context %s cannot be had: %v", l.id.Context, l.denied)
 		}
-		c.Hint = l.login() + ", then: tunnelctl reload"
+		c.Hint = l.login()
 	case status.Failed:
 		c.Cause = fmt.Sprintf("the certificate of the API server at %s is not the one that context %s expects: %v", l.host, l.id.Context, l.failure)
 		c.Hint = l.id.kubectl("config view --minify")
@@ -195,9 +195,13 @@ func (l *link) condition() status.Condition {
 // login says how to get credentials.
 func (l *link) login() string {
 	if _, err := exec.LookPath(l.plugin); l.plugin != "" && errors.Is(err, exec.ErrNotFound) {
-		return fmt.Sprintf("%s is not in tunneld's PATH, which may be another than your shell's: write its whole path into the kubeconfig, or start tunneld with a PATH that has it", l.plugin)
+		return fmt.Sprintf("%s is not in tunneld's PATH, which may be another than your shell's: give it that one (tunnelctl reload --env, or a new start), or write the plugin's whole path into the kubeconfig, then: tunnelctl reload", l.plugin)
 	}
-	return fmt.Sprintf("log in as for kubectl (%s)", l.id.kubectl("version"))
+	hint := fmt.Sprintf("log in as for kubectl (%s), then: tunnelctl reload", l.id.kubectl("version"))
+	if l.plugin != "" {
+		hint += " (with --env if that works already: a service may have another environment)"
+	}
+	return hint
 }
 
 // asking returns for how long some question has had no answer; 0 if all have.

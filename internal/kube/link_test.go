@@ -121,10 +121,10 @@ func TestLinkWithoutCredentials(t *testing.T) {
 		{"a plugin that is not there", "no-such-plugin", "exec: executable no-such-plugin not found\n\nIt looks like you are trying to use\n",
 			"the credentials of context lab cannot be had: exec: executable no-such-plugin not found",
 			"no-such-plugin is not in tunneld's PATH, which may be another than your shell's: " +
-				"write its whole path into the kubeconfig, or start tunneld with a PATH that has it, then: tunnelctl reload"},
+				"give it that one (tunnelctl reload --env, or a new start), or write the plugin's whole path into the kubeconfig, then: tunnelctl reload"},
 		{"a plugin that fails", os.Args[0], "exec: executable get-token failed with exit code 1",
 			"the credentials of context lab cannot be had: exec: executable get-token failed with exit code 1",
-			"log in as for kubectl (kubectl --context lab version), then: tunnelctl reload"},
+			"log in as for kubectl (kubectl --context lab version), then: tunnelctl reload (with --env if that works already: a service may have another environment)"},
 		{"no plugin", "", "no token", "the credentials of context lab cannot be had: no token",
 			"log in as for kubectl (kubectl --context lab version), then: tunnelctl reload"},
 	}
