@@ -70,15 +70,17 @@ var mayImport = map[string][]string{
 	"internal/setup":         {"atomicfile"},
 	"internal/setup/systemd": {"setup"},
 	"packaging/systemd":      {},
+	// A shell that is run for its environment knows on whose behalf.
+	"internal/setup/loginshell": {"invoker"},
 
 	// Only the daemon knows them all.
-	"internal/daemon": {"claim", "config", "dns", "forward", "gateway", "rootapi", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "osdns/survey", "sockdiag", "statedir", "status", "systemd", "tls", "tls/truststore/held"},
+	"internal/daemon": {"claim", "config", "dns", "environ", "forward", "gateway", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "osdns/survey", "rootapi", "sockdiag", "statedir", "status", "systemd", "tls", "tls/truststore/held"},
 
 	"internal/demo": {}, // but for what is inside of it
 
 	"cmd/tunneld-helper": {"rootapi", "osdns", "osdns/machine", "version"},
-	"cmd/tunneld":        {"config", "daemon", "demo", "invoker", "lockfile", "rootapi", "localapi", "setup", "setup/systemd", "statedir", "status", "systemd", "usage", "version"},
-	"cmd/tunnelctl":      {"invoker", "localapi", "status", "tls", "tls/caenv", "tls/truststore", "tls/truststore/held", "tls/verifiers", "usage", "version"},
+	"cmd/tunneld":        {"config", "daemon", "demo", "environ", "invoker", "localapi", "lockfile", "rootapi", "setup", "setup/loginshell", "setup/systemd", "statedir", "status", "systemd", "usage", "version"},
+	"cmd/tunnelctl":      {"environ", "invoker", "localapi", "status", "tls", "tls/caenv", "tls/truststore", "tls/truststore/held", "tls/verifiers", "usage", "version"},
 
 	// For tests only.
 	"internal/await":                    {},

@@ -1,0 +1,9 @@
+package loginshell
+
+import (
+	"testing"
+
+	"github.com/tunneld/tunneld/internal/leakcheck"
+)
+
+func TestMain(m *testing.M) { leakcheck.Main(m) }
