@@ -67,7 +67,7 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 			}
 		}
 	}
-	h.capture = func(ctx context.Context) error { _, err := asUser(ctx, who, "capture-environment"); return err }
+	h.capture = func(ctx context.Context) error { return captureFromShell(ctx, who, wish.Programs().Daemon, view.State) }
 	return &site{
 		plan: plan, steps: without(systemd.Steps(), i.without), view: view,
 		machine: &setup.Machine{

@@ -84,6 +84,6 @@ address of this machine, terminates TLS and balances over the ready pods. It is
 for development: see "tunneld demo" for how it feels, and tunnelctl to use it.`,
 	}
 	usage.Setup(root)
-	root.AddCommand(newRun(stderr), newDemo(stdout, stderr), newInstall(stdout, stderr), newUninstall(stdout, stderr), newHome(stdout), newVersion(stdout))
+	root.AddCommand(newRun(stderr), newDemo(stdout, stderr), newInstall(stdout, stderr), newUninstall(stdout, stderr), newHome(stdout), newCapture(stdout), newVersion(stdout))
 	return root
 }
