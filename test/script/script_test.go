@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/tunneld/tunneld/internal/demo"
 	"github.com/tunneld/tunneld/internal/localapi"
@@ -61,7 +62,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"cluster":    cmdCluster,
 			"daemon":     cmdDaemon,
-			"stop":       cmdStop,
+			"end":        cmdEnd,
 			"setenv":     cmdSetenv,
 			"hold":       cmdHold,
 			"request":    cmdRequest,
@@ -144,15 +145,23 @@ func setup(env *testscript.Env) error {
 
 func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
 
-// cluster starts the embedded cluster with the sample application, and writes
-// $KUBECONFIG.
+// cluster [PLUGIN] starts the embedded cluster with the sample application, and writes
+// $KUBECONFIG. With a plugin, its credentials are had from that, and the token is in a
+// file of that name.
 func cmdCluster(ts *testscript.TestScript, neg bool, args []string) {
 	w := worldOf(ts)
 	var err error
 	w.cluster, err = demo.Start(demo.Options{})
 	ts.Check(err)
 	ts.Check(w.cluster.Run(demo.TaskAPI()...))
-	ts.Check(w.cluster.WriteKubeconfig(ts.Getenv("KUBECONFIG"), demo.Kubeconfig{Context: "demo", Namespace: "task-api"}))
+	k := demo.Kubeconfig{Context: "demo", Namespace: "task-api"}
+	if len(args) > 0 {
+		k.Exec = &clientcmdapi.ExecConfig{
+			Command: args[0], APIVersion: "client.authentication.k8s.io/v1", InteractiveMode: clientcmdapi.NeverExecInteractiveMode,
+		}
+		ts.Check(os.WriteFile(ts.MkAbs("token"), []byte(w.cluster.Token()), 0o600))
+	}
+	ts.Check(w.cluster.WriteKubeconfig(ts.Getenv("KUBECONFIG"), k))
 }
 
 // scale NAME N scales a Deployment of the sample application.
@@ -201,9 +210,9 @@ func cmdDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// stop [kill|twice] ends the daemon with SIGTERM, which must be clean, or
+// end [kill|twice] ends the daemon with SIGTERM, which must be clean, or
 // SIGKILL. Connections that are held must end with a reset.
-func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
+func cmdEnd(ts *testscript.TestScript, neg bool, args []string) {
 	w := worldOf(ts)
 	how := strings.Join(args, " ")
 	if how == "kill" {
