@@ -123,6 +123,9 @@ func (u *ui) status(s status.Status, named bool) {
 			fmt.Fprintf(u.out, "%s: %s\n", problem.what, problem.text)
 		}
 	}
+	if e := s.Environment; e != nil && e.Problem != "" {
+		fmt.Fprintf(u.out, "environment: %s\n  hint: %s\n", printable(e.Problem), e.Hint)
+	}
 	u.trust(s.TLS, len(s.Forwards) > 0)
 	for _, c := range s.Clusters {
 		if c.State != status.Ready && !named {

@@ -18,8 +18,8 @@ import (
 	"github.com/tunneld/tunneld/internal/setup/loginshell"
 )
 
-// TestProgram is this program, for a shell to run.
-func TestProgram(*testing.T) {
+// TestAsProgram is this program, for a shell to run.
+func TestAsProgram(*testing.T) {
 	if os.Getenv("TUNNELD_TEST_PROGRAM") != "" {
 		os.Exit(run(context.Background(), flag.Args(), os.Stdout, os.Stderr))
 	}
@@ -35,7 +35,7 @@ func TestCaptureFromShell(t *testing.T) {
 	const startup = "AWS_PROFILE=of-the-shell; export AWS_PROFILE\nAWS_SESSION_TOKEN=hidden; export AWS_SESSION_TOKEN\nXDG_STATE_HOME=/elsewhere; export XDG_STATE_HOME\n"
 	home := atHome(t, map[string]string{".profile": startup, ".bash_profile": startup, ".zshrc": startup})
 	program := filepath.Join(home, "program")
-	script := "#!/bin/sh\nTUNNELD_TEST_PROGRAM=1 exec " + self + " -test.run '^TestProgram$' -- \"$@\"\n"
+	script := "#!/bin/sh\nTUNNELD_TEST_PROGRAM=1 exec " + self + " -test.run '^TestAsProgram$' -- \"$@\"\n"
 	if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ const noHelper = "none"
 
 func newRun(stderr io.Writer) *cobra.Command {
 	d := &daemon.Daemon{Version: version.Get()}
-	var verbose, service bool
+	var verbose bool
 	var socket string
 	cmd := &cobra.Command{
 		Use:   "run",
@@ -45,7 +45,7 @@ configuration that is saved is read without it.`,
 				d.Helper = &rootapi.Client{Socket: socket}
 			}
 			run := func(ctx context.Context) error { return runUntilSignal(ctx, d) }
-			if service {
+			if d.Service {
 				return runService(cmd.Context(), run)
 			}
 			return run(cmd.Context())
@@ -56,7 +56,7 @@ configuration that is saved is read without it.`,
 	flags.StringVar(&d.StateDir, "state-dir", "", "directory for addresses and the local CA (default ~/.local/state/tunneld)")
 	flags.StringVar(&d.Socket, "socket", "", "control socket (default $TUNNELD_SOCKET, then $XDG_RUNTIME_DIR/tunneld/tunneld.sock)")
 	flags.StringVar(&socket, "helper", "", "socket of tunneld-helper (default that of the installed one), or \"none\" to leave the system alone")
-	flags.BoolVar(&service, "service", false, "run as the installed service")
+	flags.BoolVar(&d.Service, "service", false, "run as the installed service: with the environment that was captured from your shell")
 	flags.BoolVarP(&verbose, "verbose", "v", false, "log connections and requests too")
 	return cmd
 }

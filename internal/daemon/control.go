@@ -29,25 +29,26 @@ const findTimeout = 8 * time.Second
 // api is the control API.
 func (d *Daemon) api() *localapi.Server {
 	return &localapi.Server{
-		Version:    d.Version,
-		Status:     d.status,
-		Doctor:     d.doctor,
-		Add:        d.add,
-		Remove:     d.remove,
-		Wait:       d.wait,
-		Reload:     d.reload,
-		Configured: d.configured,
-		RootPEM:    d.rootPEM,
-		RenewCA:    d.renew,
-		CheckLeaf:  d.checkLeaf,
-		Logs:       d.logs,
-		Log:        d.Log,
+		Version:        d.Version,
+		Status:         d.status,
+		Doctor:         d.doctor,
+		Add:            d.add,
+		Remove:         d.remove,
+		Wait:           d.wait,
+		Reload:         d.reload,
+		SetEnvironment: d.setEnvironment,
+		Configured:     d.configured,
+		RootPEM:        d.rootPEM,
+		RenewCA:        d.renew,
+		CheckLeaf:      d.checkLeaf,
+		Logs:           d.logs,
+		Log:            d.Log,
 	}
 }
 
 // status reports everything.
 func (d *Daemon) status() status.Status {
-	tls := d.tlsStatus() // which looks at files
+	tls, environment := d.tlsStatus(), d.environment.status() // which look at files
 	d.applying.Lock()
 	defer d.applying.Unlock()
 	cfg, p := d.current()
@@ -57,6 +58,8 @@ func (d *Daemon) status() status.Status {
 		Config:   d.configStatus(),
 		Clusters: d.clusters.Clusters(),
 		Forwards: []status.Forward{},
+
+		Environment: environment,
 	}
 	b, now := d.bindings(), time.Now()
 	for _, f := range p.forwards {

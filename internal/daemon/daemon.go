@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tunneld/tunneld/internal/config"
+	"github.com/tunneld/tunneld/internal/environ"
 	"github.com/tunneld/tunneld/internal/forward"
 	"github.com/tunneld/tunneld/internal/gateway"
 	"github.com/tunneld/tunneld/internal/kube"
@@ -55,8 +56,11 @@ type Daemon struct {
 	// ConfigPath, StateDir and Socket say where things are; empty means the
 	// defaults of config, statedir and localapi.
 	ConfigPath, StateDir, Socket string
-	Version                      status.Version
-	Log                          *slog.Logger // nil: none
+	// Service says that it runs as the installed service: with the environment that was
+	// captured from the user's shell, which it keeps in StateDir.
+	Service bool
+	Version status.Version
+	Log     *slog.Logger // nil: none
 	// Timing is how closely the clusters are watched.
 	Timing kube.Timing
 	// Started, if set, is called once the first plan is in force and the
@@ -92,6 +96,8 @@ type Daemon struct {
 	names    names
 	binder   *binder
 	keeper   *keeper
+
+	environment *environment // nil: it is not the service
 
 	kick chan struct{} // cap 1: something changed in the clusters
 
@@ -131,7 +137,14 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.Log = slog.New(d.records.Handler(d.Log.Handler())) // the log API shows all of it
 	d.keeper = newKeeper(d.Manager, d.Log)
 	defer d.keeper.dropRest() // if it does not come to anything
-	if err := d.paths(); err != nil {
+	if err := d.findStateDir(); err != nil {
+		return err
+	}
+	if d.Service { // before anything looks at the environment
+		d.environment = loadEnvironment(environ.Path(d.StateDir), d.Log)
+		defer d.environment.restore()
+	}
+	if err := d.findConfig(); err != nil {
 		return err
 	}
 	if d.state, err = statedir.Open(d.StateDir); err != nil {
@@ -215,15 +228,17 @@ func (d *Daemon) drain() {
 	}
 }
 
-func (d *Daemon) paths() (err error) {
+func (d *Daemon) findConfig() (err error) {
 	if d.ConfigPath == "" {
 		if d.ConfigPath, err = config.DefaultPath(); err != nil {
 			return err
 		}
 	}
-	if d.ConfigPath, err = filepath.Abs(d.ConfigPath); err != nil {
-		return err
-	}
+	d.ConfigPath, err = filepath.Abs(d.ConfigPath)
+	return err
+}
+
+func (d *Daemon) findStateDir() (err error) {
 	if d.StateDir == "" {
 		if d.StateDir, err = statedir.DefaultPath(); err != nil {
 			return err

@@ -39,6 +39,9 @@ func (d *Daemon) doctor(ctx context.Context) []status.Check {
 	checks = append(checks, d.names.checkClaim(told, report))
 	checks = append(checks, d.names.lookAt(ctx, now, report)...)
 	checks = append(checks, checkCA(d.tlsStatus()))
+	if d.environment != nil {
+		checks = append(checks, d.environment.check(ctx))
+	}
 	return append(checks, d.surroundings(ctx)...)
 }
 

@@ -38,8 +38,9 @@ type harness struct {
 	system     *system      // what the daemon claims names of; nil: none
 	log        *slog.Logger // of the daemon; nil: testLog
 	manager    *systemd.Manager
-	stop       func() // ends the daemon, and waits
-	hurry      func() // has stop wait no longer for connections
+	stop       func()       // ends the daemon, and waits
+	hurry      func()       // has stop wait no longer for connections
+	service    bool         // it runs as the installed service
 }
 
 // ranges gives each daemon addresses of its own: tests run side by side.
@@ -118,7 +119,7 @@ func (h *harness) start(t *testing.T) {
 		DrainTimeout: time.Hour, Hurry: hurry,
 		ConfigPath: h.config, StateDir: h.path("state"), Socket: h.Socket, Timing: h.timing,
 		Version: status.Version{Version: "test"}, Log: cmp.Or(h.log, testLog()),
-		Started: func() { close(started) }, Manager: h.manager,
+		Started: func() { close(started) }, Manager: h.manager, Service: h.service,
 	}
 	if h.system != nil {
 		d.Helper, d.Lookup, d.NamesLock = h.system, h.system.lookup, h.path("names.lock")

@@ -87,6 +87,13 @@ func (c *Client) Reload(ctx context.Context) error {
 	return c.call(ctx, slowPatience, http.MethodPost, "/v0/reload", nil, nil)
 }
 
+// SetEnvironment gives the service the variables of a shell.
+func (c *Client) SetEnvironment(ctx context.Context, req EnvironmentRequest) (EnvironmentResponse, error) {
+	var answer EnvironmentResponse
+	err := c.call(ctx, slowPatience, http.MethodPut, "/v0/environment", req, &answer)
+	return answer, err
+}
+
 // Configured asks for the configured forwards in the form of the file.
 func (c *Client) Configured(ctx context.Context) ([]byte, error) {
 	var text []byte

@@ -85,7 +85,11 @@ func TestRoundTrips(t *testing.T) {
 			asked = append(asked, fmt.Sprintf("wait %s %v", name, bounded && time.Until(left) <= time.Minute))
 			return report.Forwards[0], nil
 		},
-		Reload:     func(context.Context) error { asked = append(asked, "reload"); return nil },
+		Reload: func(context.Context) error { asked = append(asked, "reload"); return nil },
+		SetEnvironment: func(_ context.Context, r localapi.EnvironmentRequest) (localapi.EnvironmentResponse, error) {
+			asked = append(asked, "environment "+r.Variables["LANG"])
+			return localapi.EnvironmentResponse{Set: []string{"LANG"}, LeftOut: []localapi.LeftOut{{Name: "X", Reason: "r"}}}, nil
+		},
 		Configured: func() ([]byte, error) { return []byte("forwards: []\n"), nil },
 		RootPEM:    func() ([]byte, error) { return []byte("PEM"), nil },
 		RenewCA:    func(context.Context) error { asked = append(asked, "renew"); return nil },
@@ -118,6 +122,9 @@ func TestRoundTrips(t *testing.T) {
 	if err := c.Reload(ctx); err != nil {
 		t.Error(err)
 	}
+	if got, err := c.SetEnvironment(ctx, localapi.EnvironmentRequest{Variables: map[string]string{"LANG": "C"}}); err != nil || len(got.Set) != 1 || got.LeftOut[0].Reason != "r" {
+		t.Errorf("environment: %+v, %v", got, err)
+	}
 	if got, err := c.Configured(ctx); err != nil || string(got) != "forwards: []\n" {
 		t.Errorf("configured: %q, %v", got, err)
 	}
@@ -136,7 +143,7 @@ func TestRoundTrips(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	want := []string{"add x /k [http]", "remove a b", "wait a true", "reload", "renew", "certify KEY", "logs a 7 true"}
+	want := []string{"add x /k [http]", "remove a b", "wait a true", "reload", "environment C", "renew", "certify KEY", "logs a 7 true"}
 	if diff := cmp.Diff(want, asked); diff != "" {
 		t.Errorf("what the server was asked (-want +got):\n%s", diff)
 	}
@@ -189,6 +196,9 @@ func TestWebPagesAreRefused(t *testing.T) {
 		{"a rebound name", func(r *http.Request) { r.Host = "evil.example:80" }, 403},
 		{"an Origin", func(r *http.Request) { r.Header.Set("Origin", "http://tunneld") }, 403},
 		{"a Referer", func(r *http.Request) { r.Header.Set("Referer", "http://tunneld/") }, 403},
+		{"an environment that is none", func(r *http.Request) {
+			r.Method, r.URL.Path, r.Body = http.MethodPut, "/v0/environment", io.NopCloser(strings.NewReader(`{"variables": ["LANG"]}`))
+		}, 400},
 		{"GET where POST is due", func(r *http.Request) { r.URL.Path = "/v0/reload" }, 405},
 		{"a new CA by GET", func(r *http.Request) { r.URL.Path = "/v0/ca/renew" }, 405},
 		{"a certificate by GET", func(r *http.Request) { r.URL.Path = "/v0/ca/check-leaf" }, 405},

@@ -37,6 +37,9 @@ type Server struct {
 	// Reload reads the configuration and the kubeconfigs again, and returns
 	// the error that the configuration has.
 	Reload func(context.Context) error
+	// SetEnvironment gives the service another environment, and then does as Reload
+	// does for the kubeconfigs.
+	SetEnvironment func(context.Context, EnvironmentRequest) (EnvironmentResponse, error)
 	// Configured is the configured forwards in the form of the file.
 	Configured func() ([]byte, error)
 	// RootPEM is the certificate that clients must trust.
@@ -104,6 +107,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("POST /v0/reload", func(w http.ResponseWriter, r *http.Request) {
 		done(w, s.Reload(r.Context()))
 	})
+	mux.HandleFunc("PUT /v0/environment", s.setEnvironment)
 	mux.HandleFunc("GET /v0/ca.pem", func(w http.ResponseWriter, r *http.Request) {
 		text(w, "application/x-pem-file", s.RootPEM)
 	})
@@ -160,6 +164,19 @@ func (s *Server) add(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer, err := s.Add(r.Context(), req)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	reply(w, answer)
+}
+
+func (s *Server) setEnvironment(w http.ResponseWriter, r *http.Request) {
+	var req EnvironmentRequest
+	if !decode(w, r, &req) {
+		return
+	}
+	answer, err := s.SetEnvironment(r.Context(), req)
 	if err != nil {
 		fail(w, err)
 		return

@@ -37,6 +37,28 @@ type AddResponse struct {
 	Note string `json:"note,omitempty"`
 }
 
+// An EnvironmentRequest has the service run with the variables of a shell, by name.
+// Those of a former request that are not among them go.
+type EnvironmentRequest struct {
+	Variables map[string]string `json:"variables"`
+}
+
+// An EnvironmentResponse names the variables, sorted, and no values.
+type EnvironmentResponse struct {
+	Set     []string  `json:"set"`     // which were not there before
+	Changed []string  `json:"changed"` // which had another value
+	Unset   []string  `json:"unset"`   // which are not there any more
+	LeftOut []LeftOut `json:"leftOut"`
+	// Note says what does not count yet.
+	Note string `json:"note,omitempty"`
+}
+
+// A LeftOut is a variable that would be of use and is not kept.
+type LeftOut struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason"`
+}
+
 // A Key asks for a certificate of a public key.
 type Key struct {
 	// PublicKey is a PEM block "PUBLIC KEY" (RFC 7468, section 13).

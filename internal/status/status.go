@@ -71,6 +71,8 @@ type Status struct {
 	Forwards []Forward `json:"forwards"`
 	DNS      DNS       `json:"dns"`
 	TLS      TLS       `json:"tls"`
+	// Environment is there where the daemon runs as the installed service.
+	Environment *Environment `json:"environment,omitempty"`
 }
 
 // Config tells which file is in force. Error is set while the file on disk is
@@ -243,6 +245,18 @@ type TLS struct {
 	Dir string `json:"dir,omitempty"`
 	// Error says why there is no CA, or why the one that there is, is of no use.
 	Error string `json:"error,omitempty"`
+}
+
+// Environment tells about what was captured of the environment of the user's shell,
+// for the service to run with.
+type Environment struct {
+	// Path is the file that has it.
+	Path string `json:"path"`
+	// Captured is when; zero if nothing has been.
+	Captured time.Time `json:"captured,omitzero"`
+	// Problem says why it is not what plugins need, if so, and Hint what to do.
+	Problem string `json:"problem,omitempty"`
+	Hint    string `json:"hint,omitempty"`
 }
 
 // A LogRecord is one line of what the daemon did.
