@@ -8,6 +8,7 @@
 package environ
 
 import (
+	"encoding/json"
 	"maps"
 	"os"
 	"path/filepath"
@@ -54,6 +55,7 @@ func Take(environment []string, dir string) (map[string]string, []LeftOut) {
 			all[name] = value
 		}
 	}
+	takeBack(all)
 	if files, ok := all["KUBECONFIG"]; ok {
 		all["KUBECONFIG"] = eachPath(files, func(path string) string {
 			if path == "" || filepath.IsAbs(path) {
@@ -71,6 +73,23 @@ func Take(environment []string, dir string) (map[string]string, []LeftOut) {
 		})
 	}
 	return Filter(all)
+}
+
+// takeBack undoes what "tunnelctl env" has done to variables: the files that it names
+// hold our CA for that shell's programs, and are gone when the CA is. What was there
+// before is in a variable of its own, in JSON.
+func takeBack(all map[string]string) {
+	before := make(map[string]string)
+	_ = json.Unmarshal([]byte(all["TUNNELD_ENV"]), &before) // of nothing it is nothing
+	for name, value := range all {
+		if filepath.Ext(value) != ".pem" || !strings.HasSuffix(filepath.ToSlash(filepath.Dir(value)), "/tunneld/env") {
+			continue
+		}
+		delete(all, name)
+		if was := before[name]; was != "" {
+			all[name] = was
+		}
+	}
 }
 
 // eachPath changes each path of a list; one that becomes empty goes.

@@ -1,12 +1,16 @@
 package environ
 
 import (
+	"crypto/x509"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/tunneld/tunneld/internal/tls/caenv"
 )
 
 func TestTake(t *testing.T) {
@@ -78,6 +82,33 @@ func TestTake(t *testing.T) {
 				t.Errorf("left out (-want +got):\n%s", d)
 			}
 		})
+	}
+}
+
+// What "tunnelctl env" has named for a shell is not for the service.
+func TestTakeWithoutOurCertificates(t *testing.T) {
+	dir := t.TempDir()
+	corp := filepath.Join(dir, "corp.pem")
+	if err := os.WriteFile(corp, []byte("-----BEGIN CERTIFICATE-----\nYQ==\n-----END CERTIFICATE-----\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := map[string]string{"REQUESTS_CA_BUNDLE": corp, "AWS_CA_BUNDLE": corp, "LANG": "C"}
+	env := &caenv.Env{Dir: filepath.Join(dir, "tunneld", "env"), Getenv: func(name string) string { return before[name] }, System: []string{corp}}
+	vars, notes, err := env.Make(&x509.Certificate{Raw: []byte("ours")})
+	if err != nil || len(notes) > 0 {
+		t.Fatal(notes, err)
+	}
+	environment := []string{"LANG=C", "CURL_CA_BUNDLE=/theirs.pem"}
+	for _, v := range vars {
+		environment = append(environment, v.Name+"="+v.Value)
+	}
+	if !slices.ContainsFunc(vars, func(v caenv.Var) bool { return v.Name == "SSL_CERT_FILE" && filepath.Dir(v.Value) == env.Dir }) {
+		t.Fatalf("made %v", vars)
+	}
+	got, _ := Take(environment, dir)
+	want := map[string]string{"REQUESTS_CA_BUNDLE": corp, "AWS_CA_BUNDLE": corp, "LANG": "C", "CURL_CA_BUNDLE": "/theirs.pem"}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
 	}
 }
 
