@@ -84,6 +84,8 @@ type Daemon struct {
 	DrainTimeout time.Duration
 	Hurry        <-chan struct{}
 
+	environment *environment // nil: it is not the service
+
 	records  logring.Ring
 	state    *statedir.Dir
 	ca       *localtls.CA
@@ -96,8 +98,6 @@ type Daemon struct {
 	names    names
 	binder   *binder
 	keeper   *keeper
-
-	environment *environment // nil: it is not the service
 
 	kick chan struct{} // cap 1: something changed in the clusters
 
@@ -137,16 +137,10 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	d.Log = slog.New(d.records.Handler(d.Log.Handler())) // the log API shows all of it
 	d.keeper = newKeeper(d.Manager, d.Log)
 	defer d.keeper.dropRest() // if it does not come to anything
-	if err := d.findStateDir(); err != nil {
+	if err := d.paths(); err != nil {
 		return err
 	}
-	if d.Service { // before anything looks at the environment
-		d.environment = loadEnvironment(environ.Path(d.StateDir), d.Log)
-		defer d.environment.restore()
-	}
-	if err := d.findConfig(); err != nil {
-		return err
-	}
+	defer d.environment.restore()
 	if d.state, err = statedir.Open(d.StateDir); err != nil {
 		return err
 	}
@@ -228,23 +222,26 @@ func (d *Daemon) drain() {
 	}
 }
 
-func (d *Daemon) findConfig() (err error) {
+// paths finds where things are, and with the state directory the environment of the
+// service, before anything looks at that.
+func (d *Daemon) paths() (err error) {
+	if d.StateDir == "" {
+		if d.StateDir, err = statedir.DefaultPath(); err != nil {
+			return err
+		}
+	}
+	if d.StateDir, err = filepath.Abs(d.StateDir); err != nil { // tunnelctl is told, which runs elsewhere
+		return err
+	}
+	if d.Service {
+		d.environment = loadEnvironment(environ.Path(d.StateDir), d.Log)
+	}
 	if d.ConfigPath == "" {
 		if d.ConfigPath, err = config.DefaultPath(); err != nil {
 			return err
 		}
 	}
 	d.ConfigPath, err = filepath.Abs(d.ConfigPath)
-	return err
-}
-
-func (d *Daemon) findStateDir() (err error) {
-	if d.StateDir == "" {
-		if d.StateDir, err = statedir.DefaultPath(); err != nil {
-			return err
-		}
-	}
-	d.StateDir, err = filepath.Abs(d.StateDir) // tunnelctl is told, which runs elsewhere
 	return err
 }
 

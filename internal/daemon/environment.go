@@ -63,6 +63,9 @@ func loadEnvironment(path string, log *slog.Logger) *environment {
 
 // restore takes back what was brought into force.
 func (e *environment) restore() {
+	if e == nil {
+		return
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	_ = e.process.Restore() // it was a good environment before

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 )
 
 // run runs the shell once.
@@ -93,7 +94,7 @@ func (p *printed) has(line string) bool {
 func (p *printed) last() string {
 	lines := bytes.Split(bytes.TrimSpace(p.text), []byte("\n"))
 	line := strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if !unicode.IsPrint(r) {
 			return -1
 		}
 		return r
