@@ -28,10 +28,11 @@ func main() {
 
 const help = `tunneld-helper does for tunneld what takes root, for one user.
 
-  tunneld-helper serve [--policy FILE] [--socket PATH] [--idle TIME]
+  tunneld-helper serve [--policy FILE] [--inetd | --socket PATH] [--idle TIME]
       answer that user's tunneld on the socket that systemd passes, and end when
-      nobody has asked for TIME (5s); or, with --socket, on a socket of its own,
-      and end only if TIME is given
+      nobody has asked for TIME (5s); with --inetd, on the one that is the standard
+      input, as launchd passes it; or, with --socket, on a socket of its own, and
+      end only if TIME is given
   tunneld-helper release [--policy FILE | --uid UID]
       take back all that was done for that user and is still in force
   tunneld-helper version [--json]

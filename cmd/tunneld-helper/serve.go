@@ -24,12 +24,10 @@ import (
 const (
 	// policyDir has a policy for each user: UID.json.
 	policyDir = "/etc/tunneld/helper"
-	// stateDir has the lock that whoever changes the system holds. It stays, since
-	// systemd mounts it for the service; what is in force is noted in receiptsDir,
-	// for all users, which comes and goes.
-	stateDir    = "/var/lib/tunneld-helper"
+	// receiptsDir is where what is in force is noted, for all users. It comes and
+	// goes, unlike stateDir.
 	receiptsDir = stateDir + "/receipts"
-	// customaryIdle is how long to stay where systemd starts us again.
+	// customaryIdle is how long to stay where systemd or launchd starts us again.
 	customaryIdle = 5 * time.Second
 )
 
@@ -39,14 +37,26 @@ func serve(ctx context.Context, args []string, stderr io.Writer) error {
 	policyFile := flags.String("policy", "", "")
 	socket := flags.String("socket", "", "")
 	idle := flags.Duration("idle", 0, "")
+	inetd := flags.Bool("inetd", false, "")
 	if err := parse(flags, args); err != nil {
 		return err
+	}
+	if *inetd && *socket != "" {
+		return &mistake{"--inetd and --socket name two sockets; one can be served", "tunneld-helper help"}
 	}
 	if *idle < 0 {
 		return &mistake{fmt.Sprintf("--idle %v is no time to wait for requests", *idle), "tunneld-helper help"}
 	}
 	if err := needRoot(); err != nil {
 		return err
+	}
+	find := activated
+	if *inetd {
+		find = standardInput
+		// What inetd starts has the socket as its error output, too.
+		if isSocket(os.Stderr) {
+			stderr = systemLog(stderr)
+		}
 	}
 	log := newLog(stderr)
 	s := &rootapi.Server{LockDir: stateDir, Ladder: newLadder(log), Idle: *idle, Log: log}
@@ -61,13 +71,13 @@ func serve(ctx context.Context, args []string, stderr io.Writer) error {
 		}
 		return s.Serve(ctx, l)
 	}
-	l, err := activated()
+	l, err := find()
 	if err != nil {
 		return err
 	}
 	s.Idle = cmp.Or(s.Idle, customaryIdle)
 	// A policy that is no good is told to whoever asks: if this ended at once,
-	// systemd would start it again for the request that still waits.
+	// it would be started again for the request that still waits.
 	if s.Unusable != nil {
 		log.Error("no policy", "error", s.Unusable)
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -136,19 +137,10 @@ func TestOwnSocket(t *testing.T) {
 // was there before it.
 func activate(t *testing.T, policy string) (stderr string, answer error) {
 	t.Helper()
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir(t), "s"), Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := l.File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.SetUnlinkOnClose(false)
-	l.Close()
+	f, path := passedSocket(t)
 	asked := make(chan error, 1)
 	go func() {
-		c := rootapi.Client{Socket: l.Addr().String()}
+		c := rootapi.Client{Socket: path}
 		_, err := c.Listen(t.Context(), ssh)
 		asked <- err
 	}()
@@ -163,7 +155,7 @@ func activate(t *testing.T, policy string) (stderr string, answer error) {
 	if err := cmd.Run(); err != nil { // it ends by itself
 		t.Errorf("%v: %s", err, &out)
 	}
-	f.Close()
+	f.Close() // nobody else answers
 	answer = <-asked
 	return out.String(), answer
 }
@@ -180,6 +172,81 @@ func TestActivation(t *testing.T) {
 	}
 }
 
+// passedSocket is a unix socket that somebody listens on, as a file, and its path.
+func passedSocket(t *testing.T) (f *os.File, path string) {
+	t.Helper()
+	path = filepath.Join(dir(t), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	l.SetUnlinkOnClose(false)
+	if f, err = l.File(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f, path
+}
+
+// launchd passes the socket as all three standard files.
+func TestInetd(t *testing.T) {
+	needsRoot(t)
+	f, path := passedSocket(t)
+	policy := policyFor(t, os.Getuid())
+	c := rootapi.Client{Socket: path}
+	// The socket outlives whoever serves it.
+	for _, all := range []bool{true, false} {
+		asked := make(chan error, 1)
+		go func() {
+			_, err := c.Listen(t.Context(), ssh)
+			asked <- err
+		}()
+		cmd := program(t, "serve", "--inetd", "--policy", policy, "--idle", "100ms")
+		var stderr bytes.Buffer
+		cmd.Stdin, cmd.Stderr = f, &stderr
+		if all {
+			cmd.Stdout, cmd.Stderr = f, f
+		}
+		if err := cmd.Run(); err != nil { // it ends by itself
+			t.Errorf("%v: %s", err, &stderr)
+		}
+		if err := <-asked; !errors.Is(err, rootapi.ErrRefused) {
+			t.Errorf("%v; want ErrRefused (%s)", err, &stderr)
+		}
+		if !all && !strings.Contains(stderr.String(), "refused") {
+			t.Errorf("the log is %q; want the refusal where it was told to go", &stderr)
+		}
+	}
+}
+
+func TestInetdPassesNothingOn(t *testing.T) {
+	needsRoot(t)
+	if runtime.GOOS != "linux" {
+		t.Skip("it takes /proc")
+	}
+	f, path := passedSocket(t)
+	cmd := program(t, "serve", "--inetd", "--policy", policyFor(t, os.Getuid()), "--idle", "1m")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = f, f, f
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c := rootapi.Client{Socket: path}
+	if _, err := c.Listen(t.Context(), ssh); !errors.Is(err, rootapi.ErrRefused) {
+		t.Errorf("%v; want ErrRefused", err)
+	}
+	for fd := range 3 {
+		file := fmt.Sprintf("/proc/%d/fd/%d", cmd.Process.Pid, fd)
+		if to, err := os.Readlink(file); err != nil || to != os.DevNull {
+			t.Errorf("%s is %s, %v; want %s", file, to, err, os.DevNull)
+		}
+	}
+	cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestFailures(t *testing.T) {
 	needsRoot(t)
 	broken := write(t, filepath.Join(dir(t), "1.json"), "{")
@@ -193,6 +260,8 @@ func TestFailures(t *testing.T) {
 		stderr []string
 	}{
 		{"no socket", []string{"serve", "--policy", policyFor(t, 1)}, 2, []string{"error: no socket has been passed", "hint: systemd does so, or name one with --socket"}},
+		{"no standard input", []string{"serve", "--inetd", "--policy", policyFor(t, 1)}, 2, []string{"error: no socket has been passed as standard input", "hint: launchd does so, or name one with --socket"}},
+		{"two sockets", []string{"serve", "--inetd", "--socket", socket}, 2, []string{"--inetd and --socket name two sockets"}},
 		{"no policy", []string{"serve", "--policy", none, "--socket", socket}, 1, []string{none, "hint: name another with --policy"}},
 		{"a broken policy", []string{"serve", "--policy", broken, "--socket", socket}, 1, []string{broken, "hint: docs/helper.md"}},
 		{"no user's id", []string{"release", "--uid", "4294967296"}, 2, []string{"--uid 4294967296 is no user's id"}},

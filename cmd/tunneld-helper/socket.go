@@ -5,12 +5,16 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log/syslog"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // activated is the socket that systemd has passed (sd_listen_fds(3)). What says
@@ -28,16 +32,64 @@ func activated() (*net.UnixListener, error) {
 	}
 	f := os.NewFile(3, "passed")
 	defer f.Close()
-	l, err := net.FileListener(f) // a copy, which is close-on-exec
+	return passed(f, "systemd")
+}
+
+// standardInput is the socket that inetd has passed, or launchd, which cannot be
+// asked for it without C. It is taken off all three standard files, of which
+// programs that are run would inherit it.
+func standardInput() (*net.UnixListener, error) {
+	if !isSocket(os.Stdin) {
+		return nil, &mistake{"no socket has been passed as standard input", "launchd does so, or name one with --socket"}
+	}
+	l, err := passed(os.Stdin, "launchd")
 	if err != nil {
-		return nil, fmt.Errorf("the socket that systemd has passed: %w", err)
+		return nil, err
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	defer null.Close()
+	for _, f := range []*os.File{os.Stdin, os.Stdout, os.Stderr} {
+		if !isSocket(f) {
+			continue
+		}
+		if err := unix.Dup2(int(null.Fd()), int(f.Fd())); err != nil {
+			l.Close()
+			return nil, fmt.Errorf("close %s: %w", f.Name(), err)
+		}
+	}
+	return l, nil
+}
+
+// passed is a copy, which is close-on-exec, of the socket that somebody has passed.
+func passed(f *os.File, by string) (*net.UnixListener, error) {
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("the socket that %s has passed: %w", by, err)
 	}
 	u, ok := l.(*net.UnixListener)
 	if !ok {
 		l.Close()
-		return nil, fmt.Errorf("systemd has passed a %T, not a unix socket", l)
+		return nil, fmt.Errorf("%s has passed a %T, not a unix socket", by, l)
 	}
 	return u, nil
+}
+
+func isSocket(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode().Type() == fs.ModeSocket
+}
+
+// systemLog is the system's log, or otherwise if there is none.
+func systemLog(otherwise io.Writer) io.Writer {
+	w, err := syslog.New(syslog.LOG_DAEMON|syslog.LOG_NOTICE, "tunneld-helper")
+	if err != nil {
+		return otherwise
+	}
+	return w
 }
 
 // listen makes the socket at path, for the user only. A socket on which nobody

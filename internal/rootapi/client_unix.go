@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -18,7 +17,7 @@ import (
 
 // DefaultSocket is where the helper of a user listens.
 func DefaultSocket(uid int) string {
-	return filepath.Join(socketDir, strconv.Itoa(uid)+".sock")
+	return socketPrefix + strconv.Itoa(uid) + ".sock"
 }
 
 // exchange sends a request and reads the answer.

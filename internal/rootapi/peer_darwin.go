@@ -6,8 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socketDir is where the helpers of all users listen.
-const socketDir = "/var/run/tunneld-helper"
+// socketPrefix is what the sockets of all users' helpers begin with. It names no
+// directory of ours: /var/run is empty after a start, and launchd makes none.
+const socketPrefix = "/var/run/tunneld-helper."
 
 // peerUID is who made the other end: whoever connected, or whoever listens.
 func peerUID(c *net.UnixConn) (uint32, error) {

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socketDir is where the helpers of all users listen.
-const socketDir = "/run/tunneld-helper"
+// socketPrefix is what the sockets of all users' helpers begin with.
+const socketPrefix = "/run/tunneld-helper/"
 
 // peerUID is who made the other end: whoever connected, or whoever listens.
 func peerUID(c *net.UnixConn) (uint32, error) {
