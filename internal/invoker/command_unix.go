@@ -23,7 +23,7 @@ func (u User) Command(ctx context.Context, name string, args ...string) *exec.Cm
 	cmd.Dir = "/"
 	cmd.Env = u.environment()
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Credential: &syscall.Credential{Uid: uint32(uid), Gid: u.gid, Groups: u.groups},
+		Credential: &syscall.Credential{Uid: uint32(uid), Gid: u.gid, Groups: atMost(maxGroups, u.groups)},
 		Setsid:     true,
 	}
 	// It may end in order, as after Ctrl-C.
@@ -31,6 +31,10 @@ func (u User) Command(ctx context.Context, name string, args ...string) *exec.Cm
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }
+
+// atMost are as many of a user's groups as a process may have; the user's own comes
+// first. With more none could be started.
+func atMost(n int, groups []uint32) []uint32 { return groups[:min(n, len(groups))] }
 
 func (u User) environment() []string {
 	env := []string{
