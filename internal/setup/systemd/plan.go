@@ -1,9 +1,7 @@
 package systemd
 
 import (
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/netip"
 	"path/filepath"
@@ -11,14 +9,6 @@ import (
 	"strings"
 
 	"github.com/tunneld/tunneld/internal/setup"
-)
-
-// The steps of a plan, which can be left out.
-const (
-	ServiceStep     = "service"
-	NamesStep       = "names"
-	EnvironmentStep = "environment"
-	TrustStep       = "trust"
 )
 
 const (
@@ -65,7 +55,9 @@ type Wish struct {
 }
 
 // Steps are those of a plan, in their order.
-func Steps() []string { return []string{ServiceStep, NamesStep, EnvironmentStep, TrustStep} }
+func Steps() []string {
+	return []string{setup.ServiceStep, setup.NamesStep, setup.EnvironmentStep, setup.TrustStep}
+}
 
 // Programs are those that a plan for w runs.
 func (w Wish) Programs() Programs {
@@ -98,59 +90,39 @@ func Plan(w Wish) ([]setup.Item, error) {
 	}
 	plan = append(plan, policy...)
 	plan = append(plan,
-		setup.Item{Change: setup.Change{
-			Step: ServiceStep, Kind: setup.Home, Path: w.State, Missing: w.Missing,
-			Why: "what the daemon keeps: its addresses, the key of the local CA", Undo: "removed as the user, unless it was there before",
-		}},
-		setup.Item{Change: setup.Change{
-			Step: EnvironmentStep, Kind: setup.Home, Path: w.Environment,
-			Why: "PATH, proxies and the like of your login shell, for credential plugins; no secrets", Undo: "removed as the user",
-		}},
+		setup.HomeItem(w.State, w.Missing),
+		setup.EnvironmentItem(w.Environment),
 		// Not restarted when its unit is another one: that would take the names back.
 		setup.Item{Change: setup.Change{
-			Step: NamesStep, Kind: setup.Service, Path: Helper(w.UID),
+			Step: setup.NamesStep, Kind: setup.Service, Path: Helper(w.UID),
 			Why: "names that resolve, ports 80 and 443; root, only while it is asked", Undo: "stopped, which takes the names back, and disabled",
 		}},
 		setup.Item{
 			Change: setup.Change{
-				Step: ServiceStep, Kind: setup.Service, Path: Daemon(w.UID),
+				Step: setup.ServiceStep, Kind: setup.Service, Path: Daemon(w.UID),
 				Why: "the daemon, as the user, without any privilege", Undo: "stopped and disabled",
 			},
 			Runs: []string{filepath.Join(unitDir, "tunneld@.service"), Copied.Daemon},
 		},
-		setup.Item{Change: setup.Change{
-			Step: TrustStep, Kind: setup.Trust, Path: "trust stores",
-			Why: "the local CA, which is good for names of this machine only (tunnelctl trust --dry-run has the list)", Undo: "taken out by fingerprint",
-		}},
+		setup.TrustItem(),
 	)
 	return slices.DeleteFunc(plan, func(i setup.Item) bool { return slices.Contains(w.Without, i.Step) }), nil
-}
-
-func directory(step, path, why string) setup.Item {
-	return setup.Item{Change: setup.Change{Step: step, Kind: setup.Directory, Path: path, Mode: 0o755, Why: why, Undo: "removed if it is empty"}}
-}
-
-func file(step, path string, mode uint32, content []byte, why string) setup.Item {
-	return setup.Item{
-		Change:  setup.Change{Step: step, Kind: setup.File, Path: path, Mode: mode, SHA256: setup.Sum(content), Why: why, Undo: "removed unless it was changed"},
-		Content: content,
-	}
 }
 
 // programItems puts copies of the programs where only root can change them.
 func programItems(content map[string][]byte) []setup.Item {
 	items := []setup.Item{
-		directory(ServiceStep, filepath.Dir(ProgramDir), "for the programs"),
-		directory(ServiceStep, ProgramDir, "for the programs"),
+		setup.DirectoryItem(setup.ServiceStep, filepath.Dir(ProgramDir), "for the programs"),
+		setup.DirectoryItem(setup.ServiceStep, ProgramDir, "for the programs"),
 	}
 	for _, name := range []string{"tunneld", "tunnelctl", "tunneld-helper"} {
-		items = append(items, file(ServiceStep, filepath.Join(ProgramDir, name), 0o755, content[name], "root runs nothing that a user can change"))
+		items = append(items, setup.FileItem(setup.ServiceStep, filepath.Join(ProgramDir, name), 0o755, content[name], "root runs nothing that a user can change"))
 	}
-	items = append(items, directory(ServiceStep, linkDir, "for the programs"))
+	items = append(items, setup.DirectoryItem(setup.ServiceStep, linkDir, "for the programs"))
 	for _, name := range []string{"tunneld", "tunnelctl"} {
 		items = append(items, setup.Item{
 			Change: setup.Change{
-				Step: ServiceStep, Kind: setup.Link, Path: filepath.Join(linkDir, name), Target: filepath.Join(ProgramDir, name),
+				Step: setup.ServiceStep, Kind: setup.Link, Path: filepath.Join(linkDir, name), Target: filepath.Join(ProgramDir, name),
 				Why: "to be found by shells", Undo: "removed unless it was changed",
 			},
 			Optional: true,
@@ -172,37 +144,23 @@ func unitItems(units fs.FS) ([]setup.Item, error) {
 		if err != nil {
 			return nil, err
 		}
-		items = append(items, file(ServiceStep, filepath.Join(unitDir, name), 0o644, []byte(paths.Replace(string(text))), "how systemd runs it"))
+		items = append(items, setup.FileItem(setup.ServiceStep, filepath.Join(unitDir, name), 0o644, []byte(paths.Replace(string(text))), "how systemd runs it"))
 	}
 	return items, nil
 }
 
 // policyItems say what the helper may do for the user.
 func policyItems(w Wish) ([]setup.Item, error) {
-	suffixes := []string{w.Domain}
-	for _, suffix := range []string{"localhost", "svc.cluster.local"} {
-		if suffix != w.Domain {
-			suffixes = append(suffixes, suffix)
-		}
-	}
-	ports := slices.DeleteFunc(slices.Clone(w.Ports), func(port uint16) bool { return port == 0 || port >= 1024 })
-	text, err := json.MarshalIndent(struct {
-		Version   int          `json:"version"`
-		UID       json.Number  `json:"uid"`
-		Suffixes  []string     `json:"suffixes"`
-		Addresses netip.Prefix `json:"addresses"`
-		Ports     []uint16     `json:"sharedPorts"`
-	}{1, json.Number(w.UID), suffixes, w.Addresses, append([]uint16{}, ports...)}, "", "  ")
+	policy, err := setup.Policy{UID: w.UID, Domain: w.Domain, Addresses: w.Addresses, Ports: w.Ports}.Item(filepath.Join(policyDir, w.UID+".json"))
 	if err != nil {
-		return nil, fmt.Errorf("write the helper's policy: %w", err)
+		return nil, err
 	}
 	return []setup.Item{
-		directory(NamesStep, filepath.Dir(policyDir), "what tunneld-helper may do"),
-		directory(NamesStep, policyDir, "what tunneld-helper may do"),
-		file(NamesStep, filepath.Join(policyDir, w.UID+".json"), 0o644, append(text, '\n'),
-			fmt.Sprintf("tunneld-helper: only names below %s, only addresses in %v", strings.Join(suffixes, ", "), w.Addresses)),
+		setup.DirectoryItem(setup.NamesStep, filepath.Dir(policyDir), "what tunneld-helper may do"),
+		setup.DirectoryItem(setup.NamesStep, policyDir, "what tunneld-helper may do"),
+		policy,
 		// The helper would make them itself, and not remove them.
-		directory(NamesStep, helperState, "where tunneld-helper notes what is in force"),
-		file(NamesStep, filepath.Join(helperState, "lock"), 0o600, nil, "one tunneld-helper at a time changes the system"),
+		setup.DirectoryItem(setup.NamesStep, helperState, "where tunneld-helper notes what is in force"),
+		setup.FileItem(setup.NamesStep, filepath.Join(helperState, "lock"), 0o600, nil, "one tunneld-helper at a time changes the system"),
 	}, nil
 }

@@ -40,7 +40,7 @@ func TestPlan(t *testing.T) {
 	}{
 		{"copied", func(*Wish) {}},
 		{"packaged", func(w *Wish) { w.Packaged = true }},
-		{"without", func(w *Wish) { w.Without = []string{NamesStep, TrustStep, EnvironmentStep} }},
+		{"without", func(w *Wish) { w.Without = []string{setup.NamesStep, setup.TrustStep, setup.EnvironmentStep} }},
 		{"domain", func(w *Wish) { w.Packaged, w.Domain, w.Ports = true, "dev.example.com", nil }},
 	}
 	for _, tt := range tests {
