@@ -72,6 +72,9 @@ var mayImport = map[string][]string{
 	"packaging/systemd":      {},
 	// A shell that is run for its environment knows on whose behalf.
 	"internal/setup/loginshell": {"invoker"},
+	// They run programs of the system in the way that those for trust stores are.
+	"internal/setup/launchd":   {"setup", "tls/truststore/program"},
+	"internal/setup/logontask": {"setup", "tls/truststore/program"},
 
 	// Only the daemon knows them all.
 	"internal/daemon": {"claim", "config", "dns", "environ", "forward", "gateway", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "osdns/survey", "rootapi", "sockdiag", "statedir", "status", "systemd", "tls", "tls/truststore/held"},
@@ -79,7 +82,7 @@ var mayImport = map[string][]string{
 	"internal/demo": {}, // but for what is inside of it
 
 	"cmd/tunneld-helper": {"rootapi", "osdns", "osdns/machine", "version"},
-	"cmd/tunneld":        {"config", "daemon", "demo", "environ", "invoker", "localapi", "lockfile", "rootapi", "setup", "setup/loginshell", "setup/systemd", "statedir", "status", "systemd", "usage", "version"},
+	"cmd/tunneld":        {"config", "daemon", "demo", "environ", "invoker", "localapi", "lockfile", "rootapi", "setup", "setup/launchd", "setup/loginshell", "setup/logontask", "setup/systemd", "statedir", "status", "systemd", "tls/truststore/program", "usage", "version"},
 	"cmd/tunnelctl":      {"environ", "invoker", "localapi", "status", "tls", "tls/caenv", "tls/truststore", "tls/truststore/held", "tls/verifiers", "usage", "version"},
 
 	// For tests only.
