@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -169,7 +170,7 @@ type home struct {
 
 // ourself is this program, which a user may not be able to reach by its path.
 func ourself() (string, error) {
-	if _, err := os.Stat("/proc/self/exe"); err == nil {
+	if runtime.GOOS == "linux" {
 		return "/proc/self/exe", nil
 	}
 	return os.Executable()
@@ -235,6 +236,10 @@ func (h home) Do(ctx context.Context, c setup.Change) (string, error) {
 
 // Undo implements setup.Actor.
 func (h home) Undo(ctx context.Context, c setup.Change) (string, error) {
+	if !h.who.Sudo {
+		kept, err := clearHome(c.Missing, isEnvironment(c), h.purge)
+		return strings.Join(kept, "\n"), err
+	}
 	args := []string{"home", "clear"}
 	for _, dir := range c.Missing {
 		args = append(args, "--made="+dir)

@@ -39,6 +39,10 @@ type site struct {
 	// steps are those that the plan is about.
 	steps []string
 	view  homeView
+	// before, if set, is called when changes are going to be made.
+	before func(context.Context, []setup.Standing) error
+	// aside, if set, is called when programs are going to be taken out.
+	aside func() error
 }
 
 func newInstall(stdout, stderr io.Writer) *cobra.Command {
@@ -142,6 +146,11 @@ func (i *installation) install(ctx context.Context) error {
 	}
 	defer release()
 	fmt.Fprintln(i.out)
+	if s.before != nil {
+		if err := s.before(ctx, standing); err != nil {
+			return err
+		}
+	}
 	left, err := s.machine.Apply(ctx, s.plan, s.steps)
 	i.say(left)
 	if err != nil {
@@ -333,6 +342,11 @@ func (i *installation) remove(ctx context.Context, who invoker.User) error {
 	}
 	defer release()
 	fmt.Fprintln(i.out)
+	if s.aside != nil {
+		if err := s.aside(); err != nil {
+			return err
+		}
+	}
 	left, err := s.machine.Remove(ctx, plan)
 	i.say(left)
 	return err

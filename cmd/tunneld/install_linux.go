@@ -2,13 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"syscall"
 
 	"github.com/tunneld/tunneld/internal/invoker"
 	"github.com/tunneld/tunneld/internal/setup"
@@ -20,6 +16,7 @@ const (
 	// needsRoot says that an installation is the machine's.
 	needsRoot = true
 	lockPath  = "/run/tunneld-install.lock"
+	rootHome  = "/root"
 	// receiptDir is where it is noted what was installed.
 	receiptDir = "/var/lib/tunneld/install"
 	// packagedUnits is where a package puts its units.
@@ -52,7 +49,7 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 		Packaged: packaged(), Units: units.Units, Without: i.without,
 	}
 	if !wish.Packaged && !out {
-		if wish.Content, err = programs(); err != nil {
+		if wish.Content, err = programs("tunneld", "tunnelctl", "tunneld-helper"); err != nil {
 			return nil, err
 		}
 	}
@@ -84,10 +81,6 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 	}, nil
 }
 
-func without(steps, left []string) []string {
-	return slices.DeleteFunc(slices.Clone(steps), func(step string) bool { return slices.Contains(left, step) })
-}
-
 // packaged reports whether this program is a package's, which has put everything else
 // in its place, too.
 func packaged() bool {
@@ -101,46 +94,4 @@ func packaged() bool {
 		}
 	}
 	return true
-}
-
-// programs reads this program and those beside it.
-func programs() (map[string][]byte, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	content := make(map[string][]byte)
-	for _, name := range []string{"tunneld", "tunnelctl", "tunneld-helper"} {
-		path := filepath.Join(filepath.Dir(self), name)
-		if name == "tunneld" {
-			path = self
-		}
-		if content[name], err = os.ReadFile(path); errors.Is(err, fs.ErrNotExist) {
-			return nil, withHint(fmt.Errorf("%s is not beside %s", name, self), "build all three: make build")
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	return content, nil
-}
-
-// onlyRoots returns an error if somebody but root can change what is in the directory,
-// or exchange it or one above it.
-func onlyRoots(dir string) error {
-	for ; ; dir = filepath.Dir(dir) {
-		info, err := os.Stat(dir)
-		switch {
-		case errors.Is(err, fs.ErrNotExist): // it will be made
-		case err != nil:
-			return err
-		case info.Sys().(*syscall.Stat_t).Uid != 0:
-			return fmt.Errorf("directory %s is not root's", dir)
-		case info.Mode().Perm()&0o022 != 0 && info.Mode()&fs.ModeSticky == 0:
-			return fmt.Errorf("directory %s may be written by others (mode %v)", dir, info.Mode().Perm())
-		}
-		if dir == filepath.Dir(dir) {
-			return nil
-		}
-	}
 }

@@ -58,15 +58,7 @@ func (t trust) Undo(ctx context.Context, _ setup.Change) (string, error) {
 func (t trust) tunnelctl(ctx context.Context, args ...string) error {
 	cmd := exec.CommandContext(ctx, t.client, append([]string{"--socket", t.socket}, args...)...)
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
-	if t.who.Sudo {
-		cmd.Env = append(cmd.Env, "SUDO_UID="+t.who.UID)
-	}
-	for _, name := range []string{"LANG", "LC_ALL", "JAVA_HOME"} {
-		if value, ok := os.LookupEnv(name); ok {
-			cmd.Env = append(cmd.Env, name+"="+value)
-		}
-	}
+	cmd.Env = rootEnvironment(t.who)
 	var errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = t.out, &errOut
 	if err := cmd.Run(); err != nil {

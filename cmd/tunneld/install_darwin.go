@@ -1,0 +1,116 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/tunneld/tunneld/internal/invoker"
+	"github.com/tunneld/tunneld/internal/rootapi"
+	"github.com/tunneld/tunneld/internal/setup"
+	"github.com/tunneld/tunneld/internal/setup/launchd"
+	"github.com/tunneld/tunneld/internal/tls/truststore/program"
+)
+
+const (
+	// needsRoot says that an installation is the machine's.
+	needsRoot = true
+	lockPath  = "/var/run/tunneld-install.lock"
+	rootHome  = "/var/root"
+	// receiptDir is where it is noted what was installed.
+	receiptDir = "/var/db/tunneld/install"
+)
+
+func stepNames() []string { return launchd.Steps() }
+
+// installed are the users that have an installation, by their ids.
+func installed() ([]string, error) { return (&setup.Machine{Receipts: receiptDir}).Users() }
+
+// site plans an installation for a Mac. To take one out, the user's configuration may
+// be bad.
+func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*site, error) {
+	h := home{who: who, purge: i.purge}
+	view, err := h.view(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look at what is user %s's: %w", who.Name, err)
+	}
+	if view.Problem != "" && !out {
+		return nil, withHint(fmt.Errorf("the configuration of user %s has an error: %s", who.Name, view.Problem), "mend that first: the plan depends on it")
+	}
+	uid, err := strconv.Atoi(who.UID)
+	if err != nil {
+		return nil, err
+	}
+	wish := launchd.Wish{
+		Policy: setup.Policy{UID: who.UID, Domain: view.Domain, Addresses: view.Addresses, Ports: view.Ports},
+		Home:   who.Home, Socket: rootapi.DefaultSocket(uid),
+		State: view.State, Environment: filepath.Join(view.State, environmentFile), Missing: view.Missing,
+		Without: i.without,
+	}
+	if !out {
+		if wish.Content, err = programs("tunneld", "tunnelctl", "tunneld-helper"); err != nil {
+			return nil, err
+		}
+	}
+	plan, err := launchd.Plan(wish)
+	if err != nil {
+		return nil, err
+	}
+	for _, item := range plan {
+		if item.Kind == setup.File && !out {
+			if err := onlyRoots(filepath.Dir(item.Path)); err != nil {
+				return nil, withHint(err, "what root runs must be out of others' reach: mend that directory")
+			}
+		}
+	}
+	h.capture = func(ctx context.Context) error { _, err := asUser(ctx, who, "capture-environment"); return err }
+	services := setup.ServiceActor(launchd.Services{
+		UID: who.UID, Home: who.Home, Programs: program.Real(),
+		AsUser: func(ctx context.Context, path string, args ...string) error { return runAs(ctx, who, path, args...) },
+	})
+	return &site{
+		plan: plan, steps: without(launchd.Steps(), i.without), view: view,
+		machine: &setup.Machine{
+			UID: who.UID, Receipts: receiptDir, Progress: i.progress,
+			Actors: map[setup.Kind]setup.Actor{
+				setup.Service: sessions{services, services.(setup.Restarter)},
+				setup.Home:    h,
+				setup.Trust: trust{
+					who: who, client: launchd.ProgramDir + "/tunnelctl", domains: i.domains, out: i.out,
+					socket: launchd.ControlSocket(who.Home),
+				},
+			},
+		},
+	}, nil
+}
+
+// sessions are the services of a user who may not be logged in. Those start at the
+// next login, and need nobody to wait for that.
+type sessions struct {
+	setup.Actor
+	setup.Restarter
+}
+
+// Do implements setup.Actor.
+func (s sessions) Do(ctx context.Context, c setup.Change) (string, error) {
+	left, err := s.Actor.Do(ctx, c)
+	if errors.Is(err, launchd.ErrNoSession) {
+		return c.Path + ": " + err.Error(), nil
+	}
+	return left, err
+}
+
+func runAs(ctx context.Context, who invoker.User, path string, args ...string) error {
+	out, err := who.Command(ctx, path, args...).CombinedOutput()
+	if text := bytes.TrimSpace(out); err != nil && len(text) > 0 {
+		err = fmt.Errorf("%w: %s", err, text)
+	}
+	if err != nil {
+		return fmt.Errorf("as user %s: %s: %w", who.Name, strings.Join(append([]string{path}, args...), " "), err)
+	}
+	return nil
+}
