@@ -52,7 +52,7 @@ func wish(without ...string) Wish {
 	}
 }
 
-// plan is a plan in lines.
+// lines are a plan to be read.
 func lines(plan []setup.Item) []byte {
 	var b bytes.Buffer
 	for _, i := range plan {
