@@ -165,7 +165,6 @@ type home struct {
 	purge bool
 	// capture writes the captured environment.
 	capture func(context.Context) error
-	state   string
 }
 
 // ourself is this program, which a user may not be able to reach by its path.
