@@ -19,7 +19,7 @@ func runService(ctx context.Context, run func(context.Context) error) error {
 	if runtime.GOOS == "windows" && service.Interactive() {
 		return run(ctx) // a logon task; the library would wait for ctrl-C whatever run does
 	}
-	p := newProgram(ctx, run)
+	p := newRunner(ctx, run)
 	if runtime.GOOS == "windows" {
 		// The library would wait for the order to stop, and Windows starts a service
 		// again only if it goes without a word.
@@ -41,8 +41,8 @@ func runService(ctx context.Context, run func(context.Context) error) error {
 	return p.err
 }
 
-// A program is run between Start and Stop.
-type program struct {
+// A runner is run between Start and Stop.
+type runner struct {
 	run   func(context.Context) error
 	ctx   context.Context
 	stop  context.CancelFunc
@@ -51,15 +51,15 @@ type program struct {
 	err   error // once ended is closed
 }
 
-func newProgram(ctx context.Context, run func(context.Context) error) *program {
-	p := &program{run: run, ended: make(chan struct{})}
+func newRunner(ctx context.Context, run func(context.Context) error) *runner {
+	p := &runner{run: run, ended: make(chan struct{})}
 	p.ctx, p.stop = context.WithCancel(ctx)
 	return p
 }
 
 // Start implements service.Interface. It does not wait: until it returns, Windows takes
 // the service for one that hangs.
-func (p *program) Start(service.Service) error {
+func (p *runner) Start(service.Service) error {
 	go func() {
 		defer close(p.ended)
 		p.err = p.run(p.ctx)
@@ -71,10 +71,10 @@ func (p *program) Start(service.Service) error {
 }
 
 // Stop implements service.Interface. It waits, and so gives run its time to drain.
-func (p *program) Stop(service.Service) error {
+func (p *runner) Stop(service.Service) error {
 	p.stop()
 	p.wait()
 	return nil
 }
 
-func (p *program) wait() { <-p.ended }
+func (p *runner) wait() { <-p.ended }

@@ -38,9 +38,9 @@ func TestRunService(t *testing.T) {
 }
 
 // Start does not wait for the program, and Stop does.
-func TestProgram(t *testing.T) {
+func TestRunner(t *testing.T) {
 	drained, began := false, make(chan struct{})
-	p := newProgram(t.Context(), func(ctx context.Context) error {
+	p := newRunner(t.Context(), func(ctx context.Context) error {
 		close(began)
 		<-ctx.Done()
 		drained = true
@@ -56,9 +56,9 @@ func TestProgram(t *testing.T) {
 	}
 }
 
-func TestProgramThatGoesByItself(t *testing.T) {
+func TestRunnerThatGoesByItself(t *testing.T) {
 	gone := make(chan struct{})
-	p := newProgram(t.Context(), func(context.Context) error { return nil })
+	p := newRunner(t.Context(), func(context.Context) error { return nil })
 	p.gone = func() { close(gone) }
 	p.Start(nil)
 	<-gone
