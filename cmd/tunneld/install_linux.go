@@ -48,8 +48,9 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 		Domain: view.Domain, Addresses: view.Addresses, Ports: view.Ports,
 		Packaged: packaged(), Units: units.Units, Without: i.without,
 	}
-	if !wish.Packaged && !out {
-		if wish.Content, err = programs("tunneld", "tunnelctl", "tunneld-helper"); err != nil {
+	if !wish.Packaged {
+		// To take out what is not noted, they are what it is compared with.
+		if wish.Content, err = programs("tunneld", "tunnelctl", "tunneld-helper"); err != nil && !out {
 			return nil, err
 		}
 	}
