@@ -115,7 +115,7 @@ func TestStartupFiles(t *testing.T) {
 		{name: "fails", text: "false\nno-such-program\n"},
 		{name: "has a syntax error when interactive", text: ifInteractive + "eval 'if';; esac\n"},
 		{name: "starts something", text: "sleep 1000 & echo $! >$DIR/started\n"},
-		{name: "asks in a loop when interactive", text: ifInteractive + "while :; do sleep 0.05; done;; esac\n", patience: 3 * time.Second},
+		{name: "asks in a loop when interactive", text: ifInteractive + "while :; do sleep 0.05; done;; esac\n", patience: 6 * time.Second},
 		{name: "becomes another program when interactive", text: ifInteractive + "exec true;; esac\n"},
 		{name: "hides what is printed", text: "exec >/dev/null\n", want: "ended before it ran what it was given"},
 		{name: "ends", text: "echo 'not today'; exit 3\n", want: "exit status 3): not today"},
