@@ -67,7 +67,9 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 			}
 		}
 	}
-	h.capture = func(ctx context.Context) error { _, err := asUser(ctx, who, "capture-environment"); return err }
+	h.capture = func(ctx context.Context) error {
+		return captureFromShell(ctx, who, launchd.ProgramDir+"/tunneld", view.State)
+	}
 	services := setup.ServiceActor(launchd.Services{
 		UID: who.UID, Home: who.Home, Programs: program.Real(),
 		AsUser: func(ctx context.Context, path string, args ...string) error { return runAs(ctx, who, path, args...) },
