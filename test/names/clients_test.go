@@ -42,28 +42,28 @@ type lookup struct {
 // lookUp has a client look up all names so many times, one after the other, as
 // the user dev. Addresses are looked up, too.
 func (m *machine) lookUp(c client, rounds int, names ...string) []lookup {
-	m.t.Helper()
-	cmd := m.command(m.t.Context(), dev, c.program, append([]string{strconv.Itoa(rounds)}, names...)...)
+	m.T.Helper()
+	cmd := m.Command(m.T.Context(), dev, c.program, append([]string{strconv.Itoa(rounds)}, names...)...)
 	cmd.Env = append(cmd.Env, c.env)
 	out, err := cmd.Output()
 	if err != nil {
-		m.t.Fatalf("%s: %v", c.program, err)
+		m.T.Fatalf("%s: %v", c.program, err)
 	}
 	var lookups []lookup
 	lines := bufio.NewScanner(strings.NewReader(string(out)))
 	for lines.Scan() {
 		fields := strings.Split(lines.Text(), "\t")
 		if len(fields) != 3 {
-			m.t.Fatalf("%s printed %q", c.program, lines.Text())
+			m.T.Fatalf("%s printed %q", c.program, lines.Text())
 		}
 		us, err := strconv.Atoi(fields[1])
 		if err != nil {
-			m.t.Fatalf("%s printed %q", c.program, lines.Text())
+			m.T.Fatalf("%s printed %q", c.program, lines.Text())
 		}
 		lookups = append(lookups, lookup{fields[0], time.Duration(us) * time.Microsecond, fields[2]})
 	}
 	if len(lookups) != rounds*len(names) {
-		m.t.Fatalf("%s printed %d look-ups; want %d", c.program, len(lookups), rounds*len(names))
+		m.T.Fatalf("%s printed %d look-ups; want %d", c.program, len(lookups), rounds*len(names))
 	}
 	return lookups
 }

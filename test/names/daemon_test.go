@@ -20,9 +20,9 @@ const (
 // startCluster runs the embedded cluster, whose kubeconfig is where the user
 // dev has theirs.
 func (m *machine) startCluster() {
-	m.t.Helper()
-	m.run(dev, "mkdir", "-p", "/home/dev/.kube")
-	m.service("cluster", []string{"Type=notify", "User=dev"}, "cluster", "/home/dev/.kube/config")
+	m.T.Helper()
+	m.Run(dev, "mkdir", "-p", "/home/dev/.kube")
+	m.Service("cluster", []string{"Type=notify", "User=dev"}, "cluster", "/home/dev/.kube/config")
 }
 
 // daemonUnit has the daemon run as the user dev.
@@ -35,48 +35,48 @@ ExecStart=` + opt + `tunneld run --verbose
 
 // startDaemon starts tunneld as the user dev, and waits until it answers.
 func (m *machine) startDaemon() {
-	m.t.Helper()
-	m.write("/run/systemd/system/tunneld.service", daemonUnit)
-	m.script("systemctl daemon-reload; systemctl start tunneld")
-	await.Until(m.t, "the daemon to answer", func() bool {
-		_, err := m.try(dev, "tunnelctl", "status")
+	m.T.Helper()
+	m.Write("/run/systemd/system/tunneld.service", daemonUnit)
+	m.Script("systemctl daemon-reload; systemctl start tunneld")
+	await.Until(m.T, "the daemon to answer", func() bool {
+		_, err := m.Try(dev, "tunnelctl", "status")
 		return err == nil
 	})
 }
 
 // stopDaemon ends it with SIGTERM, and waits for its end.
 func (m *machine) stopDaemon() {
-	m.t.Helper()
-	m.run(root, "systemctl", "stop", "tunneld")
+	m.T.Helper()
+	m.Run(root, "systemctl", "stop", "tunneld")
 }
 
 // killDaemon ends it without a chance to do anything.
 func (m *machine) killDaemon() {
-	m.t.Helper()
-	m.run(root, "systemctl", "kill", "--signal=KILL", "--kill-who=main", "tunneld")
-	await.Until(m.t, "the daemon to be gone", func() bool {
-		out, _ := m.try(root, "systemctl", "is-active", "tunneld")
+	m.T.Helper()
+	m.Run(root, "systemctl", "kill", "--signal=KILL", "--kill-who=main", "tunneld")
+	await.Until(m.T, "the daemon to be gone", func() bool {
+		out, _ := m.Try(root, "systemctl", "is-active", "tunneld")
 		return out == "failed"
 	})
-	m.run(root, "systemctl", "reset-failed", "tunneld") // however often it is started
+	m.Run(root, "systemctl", "reset-failed", "tunneld") // however often it is started
 }
 
 // installHelper installs the privileged helper for the user dev, as docs/helper.md
 // says.
 func (m *machine) installHelper() {
-	m.t.Helper()
+	m.T.Helper()
 	units, err := filepath.Glob("../../packaging/systemd/tunneld-helper@.s*")
 	if err != nil || len(units) != 2 {
-		m.t.Fatalf("the helper's units: %v, %v", units, err)
+		m.T.Fatalf("the helper's units: %v, %v", units, err)
 	}
 	for _, unit := range units {
 		text, err := os.ReadFile(unit)
 		if err != nil {
-			m.t.Fatal(err)
+			m.T.Fatal(err)
 		}
-		m.write("/etc/systemd/system/"+filepath.Base(unit), string(text))
+		m.Write("/etc/systemd/system/"+filepath.Base(unit), string(text))
 	}
-	m.script(fmt.Sprintf(`
+	m.Script(fmt.Sprintf(`
 install -D -m 755 %[1]stunneld-helper /usr/libexec/tunneld-helper
 install -d /etc/tunneld/helper
 cat > /etc/tunneld/helper/%[2]d.json <<'END'
@@ -94,22 +94,22 @@ systemctl enable --quiet --now tunneld-helper@%[2]d.socket`, opt, dev))
 
 // status asks the daemon.
 func (m *machine) status() status.Status {
-	m.t.Helper()
+	m.T.Helper()
 	var s status.Status
-	if err := json.Unmarshal([]byte(m.run(dev, "tunnelctl", "status", "-o", "json")), &s); err != nil {
-		m.t.Fatal(err)
+	if err := json.Unmarshal([]byte(m.Run(dev, "tunnelctl", "status", "-o", "json")), &s); err != nil {
+		m.T.Fatal(err)
 	}
 	return s
 }
 
 // forward asks for one forward.
 func (m *machine) forward(name string) status.Forward {
-	m.t.Helper()
+	m.T.Helper()
 	for _, f := range m.status().Forwards {
 		if f.Name == name {
 			return f
 		}
 	}
-	m.t.Fatalf("there is no forward %s", name)
+	m.T.Fatalf("there is no forward %s", name)
 	return status.Forward{}
 }

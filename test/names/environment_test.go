@@ -5,12 +5,14 @@ package names
 import (
 	"strconv"
 	"testing"
+
+	"github.com/tunneld/tunneld/test/internal/debian"
 )
 
 // An environment is one way in which a system resolves names.
 type environment struct {
 	name  string
-	suite *suite
+	suite debian.Suite
 	setup string // a script for a machine that has just booted
 	// rung is the one that carries our names there.
 	rung string
@@ -83,21 +85,21 @@ systemctl restart dnsmasq
 // environments are those of every run, and further ones of the long form.
 func environments() []environment {
 	list := []environment{
-		{name: "plain", suite: bookworm, setup: plainDNS, rung: "hosts"},
-		{name: "mdns", suite: bookworm, setup: mdns, rung: "hosts", bonjour: true},
-		{name: "resolved", suite: bookworm, setup: resolved, rung: "resolved-link", llmnr: true},
-		{name: "dnsmasq", suite: bookworm, setup: dnsmasq, rung: "dnsmasq"},
+		{name: "plain", suite: debian.Bookworm, setup: plainDNS, rung: "hosts"},
+		{name: "mdns", suite: debian.Bookworm, setup: mdns, rung: "hosts", bonjour: true},
+		{name: "resolved", suite: debian.Bookworm, setup: resolved, rung: "resolved-link", llmnr: true},
+		{name: "dnsmasq", suite: debian.Bookworm, setup: dnsmasq, rung: "dnsmasq"},
 	}
 	if soak {
 		list = append(list,
-			environment{name: "mdns and resolved", suite: bookworm, setup: mdnsAndResolved, rung: "hosts", bonjour: true, llmnr: true, late: true},
-			environment{name: "dnsmasq that fears rebinding", suite: bookworm, setup: dnsmasqWary, rung: "dnsmasq"},
-			environment{name: "trixie mdns", suite: trixie, setup: mdns, rung: "hosts", bonjour: true},
-			environment{name: "trixie resolved", suite: trixie, setup: resolved, rung: "resolved-link", llmnr: true},
-			environment{name: "trixie dnsmasq", suite: trixie, setup: dnsmasq, rung: "dnsmasq"},
-			environment{name: "forky mdns", suite: forky, setup: mdns, rung: "hosts", bonjour: true},
-			environment{name: "forky resolved", suite: forky, setup: resolved, rung: "resolved-delegate", llmnr: true},
-			environment{name: "forky dnsmasq", suite: forky, setup: dnsmasq, rung: "dnsmasq"},
+			environment{name: "mdns and resolved", suite: debian.Bookworm, setup: mdnsAndResolved, rung: "hosts", bonjour: true, llmnr: true, late: true},
+			environment{name: "dnsmasq that fears rebinding", suite: debian.Bookworm, setup: dnsmasqWary, rung: "dnsmasq"},
+			environment{name: "trixie mdns", suite: debian.Trixie, setup: mdns, rung: "hosts", bonjour: true},
+			environment{name: "trixie resolved", suite: debian.Trixie, setup: resolved, rung: "resolved-link", llmnr: true},
+			environment{name: "trixie dnsmasq", suite: debian.Trixie, setup: dnsmasq, rung: "dnsmasq"},
+			environment{name: "forky mdns", suite: debian.Forky, setup: mdns, rung: "hosts", bonjour: true},
+			environment{name: "forky resolved", suite: debian.Forky, setup: resolved, rung: "resolved-delegate", llmnr: true},
+			environment{name: "forky dnsmasq", suite: debian.Forky, setup: dnsmasq, rung: "dnsmasq"},
 		)
 	}
 	return list
@@ -121,12 +123,11 @@ func newPlainMachine(t *testing.T) *machine { return environments()[0].newMachin
 // server, with a tap on it.
 func (e environment) newMachine(t *testing.T) *machine {
 	t.Helper()
-	m := boot(t, e.suite)
-	m.env = e
-	m.script(uplink)
+	m := boot(t, e)
+	m.Script(uplink)
 	notify := "Type=notify"
-	m.service("upstream", []string{notify, "NetworkNamespacePath=/run/netns/uplink"}, "upstream", upstreamDNS+":53")
-	m.service("tap", []string{notify, "StandardOutput=append:/run/tap"}, "tap", "53", "5353", strconv.Itoa(ourDNSPort))
-	m.script(e.setup)
+	m.Service("upstream", []string{notify, "NetworkNamespacePath=/run/netns/uplink"}, "upstream", upstreamDNS+":53")
+	m.Service("tap", []string{notify, "StandardOutput=append:/run/tap"}, "tap", "53", "5353", strconv.Itoa(ourDNSPort))
+	m.Script(e.setup)
 	return m
 }

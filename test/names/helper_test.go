@@ -11,13 +11,14 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/internal/await"
+	"github.com/tunneld/tunneld/test/internal/debian"
 )
 
 const helperUnit = "tunneld-helper@1000"
 
 // helperRuns reports whether the helper's service runs.
 func (m *machine) helperRuns() bool {
-	out, _ := m.try(root, "systemctl", "is-active", helperUnit+".service")
+	out, _ := m.Try(root, "systemctl", "is-active", helperUnit+".service")
 	return out != "inactive"
 }
 
@@ -27,7 +28,7 @@ func TestHelperEndsWhenIdle(t *testing.T) {
 	m.startCluster()
 	m.installHelper()
 	m.startDaemon()
-	m.run(dev, "tunnelctl", "add", service, "--wait")
+	m.Run(dev, "tunnelctl", "add", service, "--wait")
 	if !m.helperRuns() {
 		t.Error("the helper does not run, and was just asked")
 	}
@@ -46,19 +47,19 @@ func TestHelperRefusesOthers(t *testing.T) {
 	m.installHelper()
 	found := m.snapshot()
 	const at = "/run/tunneld-helper/1000.sock"
-	if _, err := m.try(other, "ask", at, "theirs.local"); err == nil {
+	if _, err := m.Try(other, "ask", at, "theirs.local"); err == nil {
 		t.Error("another user has claimed a name")
 	}
-	m.script("chmod 0666 " + at)
-	if _, err := m.try(other, "ask", at, "theirs.local"); err == nil || !strings.Contains(err.Error(), "refused by tunneld-helper") {
+	m.Script("chmod 0666 " + at)
+	if _, err := m.Try(other, "ask", at, "theirs.local"); err == nil || !strings.Contains(err.Error(), "refused by tunneld-helper") {
 		t.Errorf("another user who can reach the socket: %v; want to be refused", err)
 	}
-	if _, err := m.try(dev, "ask", at, "www.example.com"); err == nil || !strings.Contains(err.Error(), "refused by tunneld-helper") {
+	if _, err := m.Try(dev, "ask", at, "www.example.com"); err == nil || !strings.Contains(err.Error(), "refused by tunneld-helper") {
 		t.Errorf("a name that is nobody's to claim: %v; want it to be refused", err)
 	}
 	m.checkSame(found)
-	m.run(dev, "ask", at, "mine.local")
-	m.run(root, "/usr/libexec/tunneld-helper", "release", "--uid", "1000")
+	m.Run(dev, "ask", at, "mine.local")
+	m.Run(root, "/usr/libexec/tunneld-helper", "release", "--uid", "1000")
 	m.checkSame(found)
 }
 
@@ -69,34 +70,34 @@ func TestHelperOpensNoUsersFile(t *testing.T) {
 		m.startCluster()
 		m.installHelper()
 		// -D: the helper is the service's main process, whom the socket is for.
-		m.write("/run/systemd/system/"+helperUnit+".service.d/trace.conf", `[Service]
+		m.Write("/run/systemd/system/"+helperUnit+".service.d/trace.conf", `[Service]
 ExecStart=
 ExecStart=strace -D -f -o /run/trace -e trace=%%file /usr/libexec/tunneld-helper serve --policy /etc/tunneld/helper/1000.json
 ReadWritePaths=/run
 SystemCallFilter=
 `)
-		m.script("systemctl daemon-reload")
+		m.Script("systemctl daemon-reload")
 		m.startDaemon()
-		m.run(dev, "tunnelctl", "add", service, "--wait")
+		m.Run(dev, "tunnelctl", "add", service, "--wait")
 		m.checkRung()
 		m.checkCurl()
 		m.stopDaemon()
-		m.script("systemctl stop " + helperUnit + ".service")
-		trace, err := os.ReadFile(m.path("/run/trace"))
+		m.Script("systemctl stop " + helperUnit + ".service")
+		trace, err := os.ReadFile(m.Path("/run/trace"))
 		if err != nil {
-			m.t.Fatal(err)
+			m.T.Fatal(err)
 		}
 		var paths []string
 		for _, match := range regexp.MustCompile(`"([^"]*)"`).FindAllStringSubmatch(string(trace), -1) {
 			paths = append(paths, match[1])
 		}
 		if !slices.Contains(paths, "/etc/tunneld/helper/1000.json") {
-			m.t.Fatalf("the trace does not even show the policy:\n%s", tail(trace))
+			m.T.Fatalf("the trace does not even show the policy:\n%s", debian.Tail(trace))
 		}
 		users := regexp.MustCompile(`^/(home|root|run/user)\b|kube`)
 		for _, p := range paths {
 			if users.MatchString(p) {
-				m.t.Errorf("the helper touches %s", p)
+				m.T.Errorf("the helper touches %s", p)
 			}
 		}
 	})

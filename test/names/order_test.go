@@ -25,35 +25,35 @@ const (
 // checkOrder removes the forward and adds it again. A name appears only when
 // something listens behind it, and goes before that does.
 func (m *machine) checkOrder(f status.Forward) {
-	m.t.Helper()
+	m.T.Helper()
 	at := netip.AddrPortFrom(netip.MustParseAddr(f.Address), 80).String()
 	m.checkVanishes(at)
 	// The best of three: the machine that the test runs on may be busy.
 	var took time.Duration
 	for range 3 {
 		if took = m.checkAppears(at); took < appears {
-			m.t.Logf("a new name resolves %v after something listens there", took)
+			m.T.Logf("a new name resolves %v after something listens there", took)
 			return
 		}
-		m.run(dev, "tunnelctl", "rm", service)
+		m.Run(dev, "tunnelctl", "rm", service)
 	}
-	m.t.Errorf("a new name resolves %v after something listens there; want less than %v", took, appears)
+	m.T.Errorf("a new name resolves %v after something listens there; want less than %v", took, appears)
 }
 
 // checkVanishes removes the forward.
 func (m *machine) checkVanishes(at string) {
-	m.t.Helper()
+	m.T.Helper()
 	p := m.probe(ourName, at)
 	p.await("connected", time.Time{})
-	m.run(dev, "tunnelctl", "rm", service)
+	m.Run(dev, "tunnelctl", "rm", service)
 	removed := time.Now()
 	p.await("closed", removed.Add(vanishes))
 	for _, s := range p.stop() {
 		switch after := s.began.Sub(removed); {
 		case s.word == "dangling":
-			m.t.Errorf("%v after the removal, the name leads to where nothing listens", after)
+			m.T.Errorf("%v after the removal, the name leads to where nothing listens", after)
 		case after > vanishes && s.word != "none" && s.word != "closed":
-			m.t.Errorf("%v after the removal: %s", after, s.word)
+			m.T.Errorf("%v after the removal: %s", after, s.word)
 		}
 	}
 }
@@ -61,10 +61,10 @@ func (m *machine) checkVanishes(at string) {
 // checkAppears adds the forward, and returns how long after its listener the name
 // came.
 func (m *machine) checkAppears(at string) time.Duration {
-	m.t.Helper()
+	m.T.Helper()
 	p := m.probe(ourName, at)
 	p.await("closed", time.Time{})
-	m.run(dev, "tunnelctl", "add", service, "--wait")
+	m.Run(dev, "tunnelctl", "add", service, "--wait")
 	p.await("connected", time.Time{})
 	first := make(map[string]time.Time)
 	for _, s := range p.stop() {
@@ -72,7 +72,7 @@ func (m *machine) checkAppears(at string) time.Duration {
 			first[s.word] = s.began
 		}
 		if s.word == "refused" || s.word == "dangling" {
-			m.t.Error("the name leads to where nothing listens yet")
+			m.T.Error("the name leads to where nothing listens yet")
 		}
 	}
 	return first["connected"].Sub(first["listens"])
@@ -96,19 +96,19 @@ type probe struct {
 
 // probe starts one for the name, and for what shall listen behind it.
 func (m *machine) probe(name, at string) *probe {
-	m.t.Helper()
-	cmd := m.command(m.t.Context(), dev, "probe", name, at, probeEvery.String())
+	m.T.Helper()
+	cmd := m.Command(m.T.Context(), dev, "probe", name, at, probeEvery.String())
 	cmd.Env = append(cmd.Env, "GODEBUG=netdns=cgo")
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
-		m.t.Fatal(err)
+		m.T.Fatal(err)
 	}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
-		m.t.Fatal(err)
+		m.T.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		m.t.Fatal(err)
+		m.T.Fatal(err)
 	}
 	p := &probe{m: m, stdin: stdin, ended: make(chan error, 1)}
 	go func() {
@@ -131,8 +131,8 @@ func (m *machine) probe(name, at string) *probe {
 
 // await waits for that word of a try that began after a time.
 func (p *probe) await(word string, after time.Time) {
-	p.m.t.Helper()
-	await.Until(p.m.t, "the probe to say "+word, func() bool {
+	p.m.T.Helper()
+	await.Until(p.m.T, "the probe to say "+word, func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		for _, s := range p.seen {
@@ -146,10 +146,10 @@ func (p *probe) await(word string, after time.Time) {
 
 // stop ends it, and returns what it saw.
 func (p *probe) stop() []sighting {
-	p.m.t.Helper()
+	p.m.T.Helper()
 	p.stdin.Close()
 	if err := <-p.ended; err != nil {
-		p.m.t.Fatalf("probe: %v", err)
+		p.m.T.Fatalf("probe: %v", err)
 	}
 	return p.seen
 }

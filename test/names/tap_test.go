@@ -25,15 +25,15 @@ func (q query) String() string { return fmt.Sprintf("%s %s to %v", q.name, q.kin
 // queries returns those since it was last asked. None that was sent before is
 // missing.
 func (m *machine) queries() []query {
-	m.t.Helper()
+	m.T.Helper()
 	m.marks++
 	mark := fmt.Sprintf("mark-%d.invalid", m.marks)
-	m.run(root, "dig", "+tries=1", "+short", "@"+upstreamDNS, mark)
+	m.Run(root, "dig", "+tries=1", "+short", "@"+upstreamDNS, mark)
 	var text []byte
-	await.Until(m.t, "the tap to have seen a query", func() bool {
+	await.Until(m.T, "the tap to have seen a query", func() bool {
 		var err error
-		if text, err = os.ReadFile(m.path("/run/tap")); err != nil {
-			m.t.Fatal(err)
+		if text, err = os.ReadFile(m.Path("/run/tap")); err != nil {
+			m.T.Fatal(err)
 		}
 		return bytes.Contains(text[m.tapped:], []byte(mark)) && bytes.HasSuffix(text, []byte("\n"))
 	})
@@ -41,7 +41,7 @@ func (m *machine) queries() []query {
 	for line := range strings.Lines(string(text[m.tapped:])) {
 		fields := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
 		if to, err := netip.ParseAddrPort(fields[0]); err != nil || len(fields) != 3 {
-			m.t.Fatalf("the tap printed %q", line)
+			m.T.Fatalf("the tap printed %q", line)
 		} else if fields[1] != mark {
 			list = append(list, query{to, fields[1], fields[2]})
 		}

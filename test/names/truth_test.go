@@ -13,6 +13,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/await"
 	"github.com/tunneld/tunneld/internal/status"
+	"github.com/tunneld/tunneld/test/internal/debian"
 )
 
 const (
@@ -34,43 +35,43 @@ func TestNames(t *testing.T) {
 		m.installHelper()
 		before := m.answers(glibc, append(m.env.others(), ownName))
 		if m.env.bonjour && before[printer] != printerAddr {
-			m.t.Fatalf("before, %s is %s; want %s", printer, before[printer], printerAddr)
+			m.T.Fatalf("before, %s is %s; want %s", printer, before[printer], printerAddr)
 		}
 		m.checkGone()
 		found := m.snapshot()
 		m.startDaemon()
 		m.queries()
 
-		m.run(dev, "tunnelctl", "add", service, "--wait")
+		m.Run(dev, "tunnelctl", "add", service, "--wait")
 		m.checkRung()
 		f := m.forward(service)
-		m.t.Run("clients", func(t *testing.T) { m.in(t).checkClients(f) })
-		m.t.Run("curl", func(t *testing.T) { m.in(t).checkCurl() })
-		m.t.Run("other names", func(t *testing.T) { m.in(t).checkOthers(f, before) })
-		m.t.Run("order", func(t *testing.T) { m.in(t).checkOrder(f) })
+		m.T.Run("clients", func(t *testing.T) { m.in(t).checkClients(f) })
+		m.T.Run("curl", func(t *testing.T) { m.in(t).checkCurl() })
+		m.T.Run("other names", func(t *testing.T) { m.in(t).checkOthers(f, before) })
+		m.T.Run("order", func(t *testing.T) { m.in(t).checkOrder(f) })
 
 		m.stopDaemon()
 		m.checkGone()
 		m.checkSame(found)
-		if diff := differences(before, m.answers(glibc, append(m.env.others(), ownName))); diff != "" {
-			m.t.Errorf("after the daemon has ended, other names have changed:\n%s", diff)
+		if diff := debian.Differences(before, m.answers(glibc, append(m.env.others(), ownName))); diff != "" {
+			m.T.Errorf("after the daemon has ended, other names have changed:\n%s", diff)
 		}
 	})
 }
 
 // checkRung waits for the way that the environment's names must be claimed.
 func (m *machine) checkRung() {
-	m.t.Helper()
+	m.T.Helper()
 	var dns status.DNS
-	await.Until(m.t, "the system to ask for our names", func() bool {
+	await.Until(m.T, "the system to ask for our names", func() bool {
 		dns = m.status().DNS
 		return dns.Rung != "" && dns.Hint == ""
 	})
 	if dns.Rung != m.env.rung {
-		m.t.Errorf("names are claimed by %s (%s; passed %+v); want %s", dns.Rung, dns.Why, dns.Passed, m.env.rung)
+		m.T.Errorf("names are claimed by %s (%s; passed %+v); want %s", dns.Rung, dns.Why, dns.Passed, m.env.rung)
 	}
 	if want := fmt.Sprintf("127.0.0.1:%d", ourDNSPort); dns.Listen != want {
-		m.t.Fatalf("DNS on %s; want %s, where the tap is", dns.Listen, want)
+		m.T.Fatalf("DNS on %s; want %s, where the tap is", dns.Listen, want)
 	}
 }
 
@@ -95,7 +96,7 @@ func (m *machine) checkClients(f status.Forward) {
 	}
 	names := slices.Sorted(maps.Keys(want))
 	for _, c := range clients {
-		m.t.Run(c.name, func(t *testing.T) {
+		m.T.Run(c.name, func(t *testing.T) {
 			var p50, p99 time.Duration
 			for range 3 {
 				lookups := m.in(t).lookUp(c, rounds, names...)
@@ -117,12 +118,12 @@ func (m *machine) checkClients(f status.Forward) {
 
 // checkCurl fetches from the ports that browsers take, with no help.
 func (m *machine) checkCurl() {
-	m.t.Helper()
+	m.T.Helper()
 	ca := "/home/dev/ca.pem"
-	m.run(dev, "sh", "-euc", "tunnelctl trust --pem >"+ca)
+	m.Run(dev, "sh", "-euc", "tunnelctl trust --pem >"+ca)
 	for _, url := range []string{"http://" + ourName + "/health", "https://" + ourName + "/health"} {
-		if got := m.run(dev, "curl", "-sS", "--fail", "--max-time", "40", "--cacert", ca, url); got != `{"status": "healthy"}` {
-			m.t.Errorf("%s: %s", url, got)
+		if got := m.Run(dev, "curl", "-sS", "--fail", "--max-time", "40", "--cacert", ca, url); got != `{"status": "healthy"}` {
+			m.T.Errorf("%s: %s", url, got)
 		}
 	}
 }
@@ -131,7 +132,7 @@ func (m *machine) checkCurl() {
 // what they were, and none may reach us. Nothing of ours may have left the
 // machine since queries was last called.
 func (m *machine) checkOthers(f status.Forward, before map[string]string) {
-	m.t.Helper()
+	m.T.Helper()
 	// The canary, which the daemon makes up, is ours as well.
 	canary := regexp.MustCompile(`^tunneld-[0-9a-f]+\.local$`)
 	ours := func(q query) bool {
@@ -145,29 +146,29 @@ func (m *machine) checkOthers(f status.Forward, before map[string]string) {
 		case canary.MatchString(q.name): // others like it must go abroad: it is how leaks are found
 		case m.env.rung == "hosts" && q.kind == "AAAA": // who asks for that alone finds none in the file
 		default:
-			m.t.Errorf("a name of ours was asked for abroad: %v", q)
+			m.T.Errorf("a name of ours was asked for abroad: %v", q)
 		}
 	}
 	now := m.answers(glibc, append(m.env.others(), ownName))
 	// A resolver that knows this machine's addresses by itself knows that of our
 	// interface, too, as it does those of containers and tunnels.
 	now[ownName] = strings.Replace(now[ownName], linkAddress+",", "", 1)
-	if diff := differences(before, now); diff != "" {
-		m.t.Errorf("other names have changed:\n%s", diff)
+	if diff := debian.Differences(before, now); diff != "" {
+		m.T.Errorf("other names have changed:\n%s", diff)
 	}
 	if got := slices.DeleteFunc(toUs(m.queries()), ours); len(got) > 0 { // the daemon looks at ours
-		m.t.Errorf("%d queries for other names reached us, %v first", len(got), got[0])
+		m.T.Errorf("%d queries for other names reached us, %v first", len(got), got[0])
 	}
 }
 
 // checkGone wants a name of ours not to resolve.
 func (m *machine) checkGone() {
-	m.t.Helper()
+	m.T.Helper()
 	gone := func() bool { return strings.HasPrefix(m.answers(pureGo, []string{ourName})[ourName], "!") }
 	if m.env.late {
-		await.Until(m.t, ourName+" to be gone", gone)
+		await.Until(m.T, ourName+" to be gone", gone)
 	} else if !gone() {
-		m.t.Errorf("%s resolves; want no such name", ourName)
+		m.T.Errorf("%s resolves; want no such name", ourName)
 	}
 }
 
@@ -199,26 +200,13 @@ func (e environment) others() []string {
 
 // answers are what a client says, which must not differ from one time to the next.
 func (m *machine) answers(c client, names []string) map[string]string {
-	m.t.Helper()
+	m.T.Helper()
 	found := make(map[string]string)
 	for _, l := range m.lookUp(c, 1, names...) {
 		if before, ok := found[l.name]; ok && before != l.answer {
-			m.t.Errorf("%s is %s, and then %s", l.name, before, l.answer)
+			m.T.Errorf("%s is %s, and then %s", l.name, before, l.answer)
 		}
 		found[l.name] = l.answer
 	}
 	return found
-}
-
-// differences says what has changed, a line for each key; empty if nothing has.
-func differences(before, after map[string]string) string {
-	all := maps.Clone(before)
-	maps.Copy(all, after)
-	var b strings.Builder
-	for _, key := range slices.Sorted(maps.Keys(all)) {
-		if before[key] != after[key] {
-			fmt.Fprintf(&b, "%s: %q, now %q\n", key, before[key], after[key])
-		}
-	}
-	return b.String()
 }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tunneld/tunneld/test/internal/debian"
 )
 
 // A step is something that is done to a machine's names, as arguments of the
@@ -33,27 +35,27 @@ func (s step) args(kill int) []string {
 // ladder does a step as tunneld-helper does, and is killed before that change. It
 // reports whether it was.
 func (m *machine) ladder(kill int, s step) (killed bool) {
-	m.t.Helper()
+	m.T.Helper()
 	return m.isKilled("ladder", s.args(kill)...)
 }
 
 // ladderUntil does a step, and is killed after a time.
 func (m *machine) ladderUntil(after time.Duration, s step) (killed bool) {
-	m.t.Helper()
+	m.T.Helper()
 	return m.isKilled("timeout", append([]string{"--signal=KILL", fmt.Sprintf("%.6f", after.Seconds()), "ladder"}, s.args(0)...)...)
 }
 
 // isKilled runs a program as root, which must succeed or be killed.
 func (m *machine) isKilled(program string, args ...string) bool {
-	m.t.Helper()
-	cmd := m.command(m.t.Context(), root, program, args...)
+	m.T.Helper()
+	cmd := m.Command(m.T.Context(), root, program, args...)
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && (!exit.Exited() || exit.ExitCode() == 128+int(syscall.SIGKILL)) {
 		return true
 	}
 	if err != nil {
-		m.t.Fatalf("%v: %v\n%s", cmd, err, out)
+		m.T.Fatalf("%v: %v\n%s", cmd, err, out)
 	}
 	return false
 }
@@ -62,7 +64,7 @@ func (m *machine) isKilled(program string, args ...string) bool {
 func TestUndo(t *testing.T) {
 	inEach(t, func(m *machine) {
 		m.installHelper()
-		m.script("mkdir -p /var/lib/tunneld-helper")
+		m.Script("mkdir -p /var/lib/tunneld-helper")
 		first, second := claimStep("-", ourName, "one.local"), claimStep("-", "two.local", ourName, "three.local")
 		type scenario struct {
 			name   string
@@ -79,7 +81,7 @@ func TestUndo(t *testing.T) {
 			scenarios = append(scenarios, scenario{"change of the rung", []step{first}, next})
 		}
 		for _, s := range scenarios {
-			m.t.Run(s.name, func(t *testing.T) { m.in(t).checkUndo(s.before, s.killed) })
+			m.T.Run(s.name, func(t *testing.T) { m.in(t).checkUndo(s.before, s.killed) })
 		}
 	})
 }
@@ -106,12 +108,12 @@ func (m *machine) checkUndo(before []step, killed step) {
 	check := func(recovery int, when string) {
 		recoveries[recovery].do()
 		m.checkSame(found)
-		if diff := differences(answers, ask()); diff != "" {
-			m.t.Errorf("names do not resolve as before:\n%s", diff)
+		if diff := debian.Differences(answers, ask()); diff != "" {
+			m.T.Errorf("names do not resolve as before:\n%s", diff)
 		}
-		if m.t.Failed() {
-			m.explain() // while what has happened is the last that has
-			m.t.Fatalf("%s after a kill %s", recoveries[recovery].name, when)
+		if m.T.Failed() {
+			m.LogState() // while what has happened is the last that has
+			m.T.Fatalf("%s after a kill %s", recoveries[recovery].name, when)
 		}
 	}
 	prepare := func() {
@@ -128,7 +130,7 @@ func (m *machine) checkUndo(before []step, killed step) {
 			took = time.Since(began)
 			check(i, fmt.Sprintf("before change %d", change))
 			if !was {
-				m.t.Logf("%s after each of %d kills", recoveries[i].name, change-1)
+				m.T.Logf("%s after each of %d kills", recoveries[i].name, change-1)
 				break
 			}
 		}
@@ -145,14 +147,14 @@ func (m *machine) checkUndo(before []step, killed step) {
 		}
 		check(i%len(recoveries), fmt.Sprintf("at moment %d of %d", i, moments))
 	}
-	m.t.Logf("and after %d kills at any moment", kills)
+	m.T.Logf("and after %d kills at any moment", kills)
 }
 
 // releaseByHelper takes back what was claimed as the removal of the helper does.
 func (m *machine) releaseByHelper() {
-	m.t.Helper()
-	if _, err := m.try(root, "/usr/libexec/tunneld-helper", "release", "--uid", strconv.Itoa(dev)); err != nil {
-		m.t.Errorf("tunneld-helper release: %v", err)
+	m.T.Helper()
+	if _, err := m.Try(root, "/usr/libexec/tunneld-helper", "release", "--uid", strconv.Itoa(dev)); err != nil {
+		m.T.Errorf("tunneld-helper release: %v", err)
 	}
 }
 
@@ -161,7 +163,7 @@ func (m *machine) releaseByHelper() {
 func TestUndoKeepsWhatOthersWrote(t *testing.T) {
 	m := newPlainMachine(t)
 	m.installHelper()
-	m.script("mkdir -p /var/lib/tunneld-helper; echo 192.0.2.50 mine.test >>/etc/hosts; cp /etc/hosts /root/before")
+	m.Script("mkdir -p /var/lib/tunneld-helper; echo 192.0.2.50 mine.test >>/etc/hosts; cp /etc/hosts /root/before")
 	for name, edit := range map[string]string{
 		"before ours": "1i192.0.2.51 theirs.test",
 		"after ours":  "$a192.0.2.51 theirs.test",
@@ -169,11 +171,11 @@ func TestUndoKeepsWhatOthersWrote(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := m.in(t)
-			m.script("cat /root/before >/etc/hosts; sed '" + edit + "' /root/before >/root/want")
+			m.Script("cat /root/before >/etc/hosts; sed '" + edit + "' /root/before >/root/want")
 			m.ladder(0, claimStep("-", ourName))
-			m.script("grep -q " + ourName + " /etc/hosts; sed -i '" + edit + "' /etc/hosts")
+			m.Script("grep -q " + ourName + " /etc/hosts; sed -i '" + edit + "' /etc/hosts")
 			m.releaseByHelper()
-			m.script("diff /root/want /etc/hosts")
+			m.Script("diff /root/want /etc/hosts")
 		})
 	}
 }
@@ -196,10 +198,10 @@ func TestUndoOddHostsFiles(t *testing.T) {
 			m := newPlainMachine(t)
 			m.startCluster()
 			m.installHelper()
-			m.script(change)
+			m.Script(change)
 			found := m.snapshot()
 			m.startDaemon()
-			m.run(dev, "tunnelctl", "add", service, "--wait")
+			m.Run(dev, "tunnelctl", "add", service, "--wait")
 			m.checkRung()
 			during := m.snapshot()
 			if got := m.answers(pureGo, []string{ourName})[ourName]; got != m.forward(service).Address {
@@ -222,7 +224,7 @@ func TestKilledDaemon(t *testing.T) {
 		m.installHelper()
 		found := m.snapshot()
 		m.startDaemon()
-		m.run(dev, "tunnelctl", "add", service, "--wait")
+		m.Run(dev, "tunnelctl", "add", service, "--wait")
 		m.checkRung()
 		m.killDaemon()
 		kills := 5
@@ -230,14 +232,14 @@ func TestKilledDaemon(t *testing.T) {
 			kills = 50
 		}
 		for i := range kills {
-			m.script("systemctl start tunneld")
+			m.Script("systemctl start tunneld")
 			<-time.NewTimer(time.Duration(i) * 25 * time.Millisecond).C // the moment is what the test is about
 			m.killDaemon()
 		}
 		m.startDaemon()
 		m.checkRung()
 		if got := m.answers(glibc, []string{ourName})[ourName]; got != m.forward(service).Address {
-			m.t.Errorf("%s is %s", ourName, got)
+			m.T.Errorf("%s is %s", ourName, got)
 		}
 		m.stopDaemon()
 		m.checkSame(found)
@@ -251,10 +253,10 @@ func TestUninstallHelper(t *testing.T) {
 		found := m.snapshot()
 		m.installHelper()
 		m.startDaemon()
-		m.run(dev, "tunnelctl", "add", service, "--wait")
+		m.Run(dev, "tunnelctl", "add", service, "--wait")
 		m.checkRung()
 		m.killDaemon()
-		m.script(fmt.Sprintf(`
+		m.Script(fmt.Sprintf(`
 systemctl disable --quiet --now tunneld-helper@%d.socket
 rm -r /etc/tunneld/helper /usr/libexec/tunneld-helper /etc/systemd/system/tunneld-helper@.s* /var/lib/tunneld-helper
 rmdir /etc/tunneld
