@@ -40,38 +40,17 @@ ip -n uplink link set lo up
 `
 
 const (
-	upstreamDNS = "192.0.2.1"
-	printer     = "vm-printer.local" // published by avahi
-	printerAddr = "192.0.2.77"
+	upstreamDNS = debian.UplinkAddress
+	printer     = debian.Printer
+	printerAddr = debian.PrinterAddress
 )
 
-// Setups, and parts of them.
+// Setups, besides those that package debian has.
 const (
-	resolvConf = `
-rm -f /etc/resolv.conf # a link of systemd-resolved's
-echo nameserver ` + upstreamDNS + ` >/etc/resolv.conf
-`
-	plainDNS = resolvConf + `
-sed -i 's/^hosts:.*/hosts: files dns/' /etc/nsswitch.conf
-`
-	avahi = `
-echo ` + printerAddr + ` ` + printer + ` >>/etc/avahi/hosts
-systemctl enable --quiet --now avahi-daemon
-`
-	mdns = resolvConf + avahi + `
-sed -i 's/^hosts:.*/hosts: files mdns4_minimal [NOTFOUND=return] dns/' /etc/nsswitch.conf
-`
-	resolved = `
-mkdir -p /etc/systemd/network
-printf '[Match]\nName=up0\n[Network]\nAddress=192.0.2.2/24\nDNS=` + upstreamDNS + `\n' >/etc/systemd/network/up0.network
-ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
-sed -i 's/^hosts:.*/hosts: files resolve [!UNAVAIL=return] dns/' /etc/nsswitch.conf
-systemctl enable --quiet --now systemd-networkd systemd-resolved
-`
-	mdnsAndResolved = resolved + avahi + `
+	mdnsAndResolved = debian.Resolved + debian.Avahi + `
 sed -i 's/^hosts:.*/hosts: files mdns4_minimal [NOTFOUND=return] resolve [!UNAVAIL=return] dns/' /etc/nsswitch.conf
 `
-	dnsmasq = plainDNS + `
+	dnsmasq = debian.PlainDNS + `
 echo nameserver 127.0.0.1 >/etc/resolv.conf
 printf 'no-resolv\nserver=` + upstreamDNS + `\nlisten-address=127.0.0.1\nbind-interfaces\n' >/etc/dnsmasq.d/local.conf
 systemctl enable --quiet --now dnsmasq
@@ -85,20 +64,20 @@ systemctl restart dnsmasq
 // environments are those of every run, and further ones of the long form.
 func environments() []environment {
 	list := []environment{
-		{name: "plain", suite: debian.Bookworm, setup: plainDNS, rung: "hosts"},
-		{name: "mdns", suite: debian.Bookworm, setup: mdns, rung: "hosts", bonjour: true},
-		{name: "resolved", suite: debian.Bookworm, setup: resolved, rung: "resolved-link", llmnr: true},
+		{name: "plain", suite: debian.Bookworm, setup: debian.PlainDNS, rung: "hosts"},
+		{name: "mdns", suite: debian.Bookworm, setup: debian.MDNS, rung: "hosts", bonjour: true},
+		{name: "resolved", suite: debian.Bookworm, setup: debian.Resolved, rung: "resolved-link", llmnr: true},
 		{name: "dnsmasq", suite: debian.Bookworm, setup: dnsmasq, rung: "dnsmasq"},
 	}
 	if soak {
 		list = append(list,
 			environment{name: "mdns and resolved", suite: debian.Bookworm, setup: mdnsAndResolved, rung: "hosts", bonjour: true, llmnr: true, late: true},
 			environment{name: "dnsmasq that fears rebinding", suite: debian.Bookworm, setup: dnsmasqWary, rung: "dnsmasq"},
-			environment{name: "trixie mdns", suite: debian.Trixie, setup: mdns, rung: "hosts", bonjour: true},
-			environment{name: "trixie resolved", suite: debian.Trixie, setup: resolved, rung: "resolved-link", llmnr: true},
+			environment{name: "trixie mdns", suite: debian.Trixie, setup: debian.MDNS, rung: "hosts", bonjour: true},
+			environment{name: "trixie resolved", suite: debian.Trixie, setup: debian.Resolved, rung: "resolved-link", llmnr: true},
 			environment{name: "trixie dnsmasq", suite: debian.Trixie, setup: dnsmasq, rung: "dnsmasq"},
-			environment{name: "forky mdns", suite: debian.Forky, setup: mdns, rung: "hosts", bonjour: true},
-			environment{name: "forky resolved", suite: debian.Forky, setup: resolved, rung: "resolved-delegate", llmnr: true},
+			environment{name: "forky mdns", suite: debian.Forky, setup: debian.MDNS, rung: "hosts", bonjour: true},
+			environment{name: "forky resolved", suite: debian.Forky, setup: debian.Resolved, rung: "resolved-delegate", llmnr: true},
 			environment{name: "forky dnsmasq", suite: debian.Forky, setup: dnsmasq, rung: "dnsmasq"},
 		)
 	}

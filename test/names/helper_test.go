@@ -3,15 +3,12 @@
 package names
 
 import (
-	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tunneld/tunneld/internal/await"
-	"github.com/tunneld/tunneld/test/internal/debian"
 )
 
 const helperUnit = "tunneld-helper@1000"
@@ -69,33 +66,15 @@ func TestHelperOpensNoUsersFile(t *testing.T) {
 	inEach(t, func(m *machine) {
 		m.startCluster()
 		m.installHelper()
-		// -D: the helper is the service's main process, whom the socket is for.
-		m.Write("/run/systemd/system/"+helperUnit+".service.d/trace.conf", `[Service]
-ExecStart=
-ExecStart=strace -D -f -o /run/trace -e trace=%%file /usr/libexec/tunneld-helper serve --policy /etc/tunneld/helper/1000.json
-ReadWritePaths=/run
-SystemCallFilter=
-`)
-		m.Script("systemctl daemon-reload")
+		m.Trace(helperUnit+".service", "/usr/libexec/tunneld-helper serve --policy /etc/tunneld/helper/1000.json")
 		m.startDaemon()
 		m.Run(dev, "tunnelctl", "add", service, "--wait")
 		m.checkRung()
 		m.checkCurl()
 		m.stopDaemon()
 		m.Script("systemctl stop " + helperUnit + ".service")
-		trace, err := os.ReadFile(m.Path("/run/trace"))
-		if err != nil {
-			m.T.Fatal(err)
-		}
-		var paths []string
-		for _, match := range regexp.MustCompile(`"([^"]*)"`).FindAllStringSubmatch(string(trace), -1) {
-			paths = append(paths, match[1])
-		}
-		if !slices.Contains(paths, "/etc/tunneld/helper/1000.json") {
-			m.T.Fatalf("the trace does not even show the policy:\n%s", debian.Tail(trace))
-		}
 		users := regexp.MustCompile(`^/(home|root|run/user)\b|kube`)
-		for _, p := range paths {
+		for _, p := range m.Traced("/etc/tunneld/helper/1000.json") {
 			if users.MatchString(p) {
 				m.T.Errorf("the helper touches %s", p)
 			}

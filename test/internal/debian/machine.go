@@ -43,7 +43,7 @@ type Options struct {
 	// Programs is a directory of this system, which all users of the machine can
 	// read at Programs.
 	Programs string
-	// Uplink gives it a network: an interface host0, at whose other end, and only
+	// Uplink gives it a network: an interface up0, at whose other end, and only
 	// there, are the programs of Machine.Outside, at UplinkAddress. It comes up with
 	// the machine. Without, there is loopback only.
 	Uplink bool
@@ -70,11 +70,12 @@ type Machine struct {
 
 // container is what all views of a machine share.
 type container struct {
-	leader  int // its init
-	outside int // a process of ours that is outside of it, at the other end of its network
-	boots   *net.UnixConn
-	console string
-	digests map[string]string // of files' contents, by what tells that they are the same
+	leader   int    // its init
+	outside  int    // a process of ours that is outside of it, at the other end of its network
+	programs string // Options.Programs
+	boots    *net.UnixConn
+	console  string
+	digests  map[string]string // of files' contents, by what tells that they are the same
 }
 
 var machines atomic.Uint32
@@ -102,7 +103,7 @@ func Boot(t *testing.T, o Options) *Machine {
 		"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1") // new systems want it, old ones can, whatever the host has
 	cmd.Stdout, cmd.Stderr = console, console
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // the machine shuts down then
-	m := &Machine{T: t, container: &container{boots: boots, console: console.Name(), digests: make(map[string]string)}}
+	m := &Machine{T: t, container: &container{boots: boots, console: console.Name(), programs: o.Programs, digests: make(map[string]string)}}
 	ended := make(chan struct{})
 	started := make(chan error)
 	go func() {
@@ -184,7 +185,7 @@ Before=network.target
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=sh -euc 'ip address add ` + Address + `/24 dev host0; ip link set host0 up; ip route add default via ` + UplinkAddress + `'
+ExecStart=sh -euc 'ip link set host0 name up0; ip address add ` + Address + `/24 dev up0; ip link set up0 up; ip route add default via ` + UplinkAddress + `'
 END
 ln -s ../uplink.service "$units/multi-user.target.wants/"`
 
@@ -294,9 +295,35 @@ func (m *Machine) Command(ctx context.Context, uid int, program string, args ...
 	return cmd
 }
 
-// Outside prepares a program that runs at the other end of the machine's network.
-func (m *Machine) Outside(program string, args ...string) *exec.Cmd {
-	return exec.CommandContext(m.T.Context(), "nsenter", append([]string{"--target", strconv.Itoa(m.outside), "--net", "--", program}, args...)...)
+// Outside runs one of Options.Programs at the other end of the machine's network,
+// until the test ends. It waits until the program says that it has started, as
+// sd_notify(3) does.
+func (m *Machine) Outside(program string, args ...string) {
+	m.T.Helper()
+	dir := m.T.TempDir()
+	ready, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
+	if err != nil {
+		m.T.Fatal(err)
+	}
+	defer ready.Close()
+	cmd := exec.CommandContext(m.T.Context(), "nsenter", append([]string{"--target", strconv.Itoa(m.outside), "--net", "--", filepath.Join(m.programs, program)}, args...)...)
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+ready.LocalAddr().String())
+	var errOut bytes.Buffer
+	cmd.Stderr = &errOut
+	if err := cmd.Start(); err != nil {
+		m.T.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		cmd.Wait()
+		ready.Close() // nobody need wait for it
+	}()
+	m.T.Cleanup(func() { <-ended })
+	ready.SetReadDeadline(time.Now().Add(time.Minute))
+	if _, err := ready.Read(make([]byte, 4096)); err != nil {
+		m.T.Fatalf("start %s outside of the machine: %v\n%s", program, err, errOut.String())
+	}
 }
 
 // Run runs a program as the user, which must succeed, and returns what it
@@ -341,7 +368,7 @@ func (m *Machine) Service(unit string, properties []string, program string, args
 	m.Run(Root, "systemd-run", append(append(run, Programs+program), args...)...)
 }
 
-// Write writes a file of the machine's, with its directory, for root.
+// Write writes a file of the machine's, with its directory, which is root's.
 func (m *Machine) Write(path, text string) {
 	m.T.Helper()
 	if err := os.MkdirAll(filepath.Dir(m.Path(path)), 0o755); err != nil {
