@@ -4,11 +4,11 @@ package names
 
 import (
 	"regexp"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/tunneld/tunneld/internal/await"
+	"github.com/tunneld/tunneld/test/internal/refusals"
 )
 
 const helperUnit = "tunneld-helper@1000"
@@ -44,16 +44,7 @@ func TestHelperRefusesOthers(t *testing.T) {
 	m.installHelper()
 	found := m.snapshot()
 	const at = "/run/tunneld-helper/1000.sock"
-	if _, err := m.Try(other, "ask", at, "theirs.local"); err == nil {
-		t.Error("another user has claimed a name")
-	}
-	m.Script("chmod 0666 " + at)
-	if _, err := m.Try(other, "ask", at, "theirs.local"); err == nil || !strings.Contains(err.Error(), "refused by tunneld-helper") {
-		t.Errorf("another user who can reach the socket: %v; want to be refused", err)
-	}
-	if _, err := m.Try(dev, "ask", at, "www.example.com"); err == nil || !strings.Contains(err.Error(), "refused by tunneld-helper") {
-		t.Errorf("a name that is nobody's to claim: %v; want it to be refused", err)
-	}
+	refusals.Check(m.Machine, at)
 	m.checkSame(found)
 	m.Run(dev, "ask", at, "mine.local")
 	m.Run(root, "/usr/libexec/tunneld-helper", "release", "--uid", "1000")

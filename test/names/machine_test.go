@@ -13,9 +13,8 @@ const opt = debian.Programs
 
 // The users of a machine.
 const (
-	root  = debian.Root
-	dev   = debian.Dev // who runs the daemon
-	other = debian.Other
+	root = debian.Root
+	dev  = debian.Dev // who runs the daemon
 )
 
 // A machine is one that was booted for a test, in an environment.
