@@ -73,9 +73,11 @@ type container struct {
 	leader   int    // its init
 	outside  int    // a process of ours that is outside of it, at the other end of its network
 	programs string // Options.Programs
-	boots    *net.UnixConn
-	console  string
-	digests  map[string]string // of files' contents, by what tells that they are the same
+	// tree is what it was made from, and upper, as seen from there, what differs.
+	tree, upper string
+	boots       *net.UnixConn
+	console     string
+	digests     map[string]string // of files' contents, by what tells that they are the same
 }
 
 var machines atomic.Uint32
@@ -103,7 +105,7 @@ func Boot(t *testing.T, o Options) *Machine {
 		"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1") // new systems want it, old ones can, whatever the host has
 	cmd.Stdout, cmd.Stderr = console, console
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // the machine shuts down then
-	m := &Machine{T: t, container: &container{boots: boots, console: console.Name(), programs: o.Programs, digests: make(map[string]string)}}
+	m := &Machine{T: t, container: &container{boots: boots, console: console.Name(), programs: o.Programs, tree: tree, upper: filepath.Join(dir, "memory/upper"), digests: make(map[string]string)}}
 	ended := make(chan struct{})
 	started := make(chan error)
 	go func() {
@@ -174,20 +176,22 @@ exit "$status"`
 // uplinkScript makes the network that is outside, and has the machine join it.
 const uplinkScript = `
 ip link set lo up
-ip link add up type bridge
-ip address add ` + UplinkAddress + `/24 dev up
-ip link set up up
+ip link add name outside type bridge
+ip address add ` + UplinkAddress + `/24 dev outside
+ip link set outside up
 units=root/etc/systemd/system
-mkdir -p "$units/multi-user.target.wants"
+mkdir -p "$units/sysinit.target.wants"
 cat >"$units/uplink.service" <<'END'
 [Unit]
-Before=network.target
+DefaultDependencies=no
+Before=network-pre.target systemd-networkd.service
+Wants=network-pre.target
 [Service]
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=sh -euc 'ip link set host0 name up0; ip address add ` + Address + `/24 dev up0; ip link set up0 up; ip route add default via ` + UplinkAddress + `'
 END
-ln -s ../uplink.service "$units/multi-user.target.wants/"`
+ln -s ../uplink.service "$units/sysinit.target.wants/"`
 
 // script is what boots the machine.
 func (o Options) script() string {
@@ -206,7 +210,7 @@ func (o Options) arguments(dir, name string) []string {
 		"--resolv-conf=off", "--timezone=off", "--link-journal=no",
 	}
 	if o.Uplink {
-		args = append(args, "--network-bridge=up")
+		args = append(args, "--network-bridge=outside")
 	} else {
 		args = append(args, "--private-network")
 	}

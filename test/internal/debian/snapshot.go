@@ -41,6 +41,76 @@ func (m *Machine) Files(dirs ...string) map[string]string {
 	return found
 }
 
+// Changed describes, as Files does, each file of these directories that is not what it
+// is in the tree that the machine was made from. One that is gone is "deleted". What
+// was mounted in the machine is left out.
+func (m *Machine) Changed(dirs ...string) map[string]string {
+	m.T.Helper()
+	found := make(map[string]string)
+	upper := fmt.Sprintf("/proc/%d/root%s", m.outside, m.upper)
+	for _, dir := range dirs {
+		err := filepath.WalkDir(upper+dir, func(path string, d fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			name := strings.TrimPrefix(path, upper)
+			if d.IsDir() && isOpaque(path) { // whatever it covers is gone, unless it is there again
+				if err := m.changedBelow(found, name); err != nil {
+					return err
+				}
+			}
+			return m.changed(found, name)
+		})
+		if err != nil {
+			m.T.Fatal(err)
+		}
+	}
+	return found
+}
+
+// changed describes one file, if it is not what it is in the tree.
+func (m *Machine) changed(found map[string]string, name string) error {
+	is, err := m.describe(m.Path(name))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		is, err = "deleted", nil
+	}
+	if err != nil {
+		return err
+	}
+	was, err := m.describe(m.tree + name)
+	switch {
+	case err == nil && was == is, errors.Is(err, fs.ErrNotExist) && is == "deleted", errors.Is(err, syscall.ENOTDIR) && is == "deleted":
+	case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
+		return err
+	default:
+		found[name] = is
+	}
+	return nil
+}
+
+// changedBelow describes what has become of the tree's files in a directory.
+func (m *Machine) changedBelow(found map[string]string, dir string) error {
+	return filepath.WalkDir(m.tree+dir, func(path string, _ fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return m.changed(found, strings.TrimPrefix(path, m.tree))
+	})
+}
+
+// isOpaque reports whether a directory of an overlay hides what is below it.
+func isOpaque(path string) bool {
+	value := make([]byte, 1)
+	n, _ := unix.Lgetxattr(path, "trusted.overlay.opaque", value)
+	return n == 1 && value[0] == 'y'
+}
+
 // Network describes the network interfaces, and what systemd-resolved asks of whom,
 // where it runs.
 func (m *Machine) Network() map[string]string {
