@@ -82,7 +82,7 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 	if err != nil {
 		return nil, err
 	}
-	h.capture = func(ctx context.Context) error { _, err := asUser(ctx, who, "capture-environment"); return err }
+	h.capture = func(ctx context.Context) error { _, err := captureOwn(ctx, view.State); return err }
 	services := logontask.Services{SID: who.UID, ProgramFiles: dir, Programs: program.Real()}
 	return &site{
 		plan: plan, steps: without(logontask.Steps(), i.without), view: view,
