@@ -38,9 +38,9 @@ type harness struct {
 	system     *system      // what the daemon claims names of; nil: none
 	log        *slog.Logger // of the daemon; nil: testLog
 	manager    *systemd.Manager
-	stop       func()       // ends the daemon, and waits
-	hurry      func()       // has stop wait no longer for connections
-	service    bool         // it runs as the installed service
+	stop       func() // ends the daemon, and waits
+	hurry      func() // has stop wait no longer for connections
+	service    bool   // it runs as the installed service
 }
 
 // ranges gives each daemon addresses of its own: tests run side by side.
