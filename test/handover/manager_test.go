@@ -219,13 +219,13 @@ func (m *manager) launch(t *testing.T, args ...string) {
 	}, args...)
 	m.cmd = exec.Command("/bin/sh", args...)
 	m.mu.Lock()
+	defer m.mu.Unlock() // what is kept is not closed before it is passed
 	m.ready = false
 	var names []string
 	for _, k := range m.kept {
 		names = append(names, k.name)
 		m.cmd.ExtraFiles = append(m.cmd.ExtraFiles, k.file)
 	}
-	m.mu.Unlock()
 	m.cmd.Env = []string{
 		"HOME=" + m.dir, "PATH=" + os.Getenv("PATH"),
 		"NOTIFY_SOCKET=" + m.socket.LocalAddr().String(), "WATCHDOG_USEC=600000", "FDSTORE=" + strconv.Itoa(m.room),
