@@ -218,6 +218,9 @@ func (i *installation) show(standing []setup.Standing) {
 			mark = "!"
 		}
 		fmt.Fprintf(i.out, "  %s %s %s\n", mark, s.Kind, s.Path)
+		if s.Blocked != "" {
+			fmt.Fprintf(i.out, "    left as it is: %s\n", s.Blocked)
+		}
 		last = s
 	}
 	explain()
@@ -349,5 +352,8 @@ func (i *installation) remove(ctx context.Context, who invoker.User) error {
 	}
 	left, err := s.machine.Remove(ctx, plan)
 	i.say(left)
+	if _, stat := os.Lstat(s.view.State); stat == nil && !slices.ContainsFunc(there, func(c setup.Change) bool { return c.Path == s.view.State }) {
+		i.say([]string{s.view.State + ": it is not noted whether it was there before (--purge removes it)"})
+	}
 	return err
 }

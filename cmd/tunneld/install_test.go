@@ -206,6 +206,7 @@ names
     for: names
     undone: removed
   ! directory /d
+    left as it is: in the way
     for: names
     undone: removed
 

@@ -178,6 +178,12 @@ func (m *Machine) others() ([]*receipt, error) {
 	return all, nil
 }
 
+// shared reports whether another user's installation has it, too.
+func (m *Machine) shared(c Change) (bool, error) {
+	others, err := m.others()
+	return slices.ContainsFunc(others, func(r *receipt) bool { return r.has(c) }), err
+}
+
 // leave leaves a file, link or directory to other users whose installations have it,
 // too, and reports whether there are any. What it holds now is theirs from then on.
 func (m *Machine) leave(c Change) (shared bool, err error) {

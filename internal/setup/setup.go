@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // A Kind says what a Change is made to.
@@ -235,12 +236,17 @@ func (m *Machine) apply(ctx context.Context, r *receipt, item Item) (what, left 
 	done, err := actor.Done(ctx, item.Change)
 	if err != nil {
 		if item.Optional {
-			return skipped, err.Error(), nil
+			return skipped, "", nil // the plan has said why
 		}
 		return "", "", err
 	}
 	if done && item.Kind == Directory {
-		return there, "", nil // somebody else's, or noted already
+		// It is another user's installation's, too, or was there before, or is noted already.
+		shared, err := m.shared(item.Change)
+		if err == nil && shared {
+			err = r.note(item.Change)
+		}
+		return there, "", err
 	}
 	if err := r.note(item.Change); err != nil {
 		return "", "", err
@@ -358,8 +364,8 @@ func (m *Machine) Noted(ctx context.Context, plan []Item) ([]Change, error) {
 func (m *Machine) noted(ctx context.Context, r *receipt, plan []Item) []Change {
 	changes := slices.Clone(r.changes)
 	for _, item := range plan {
-		if item.Kind == Directory || r.has(item.Change) {
-			continue
+		if r.has(item.Change) || item.Kind == Directory && !strings.Contains(item.Path, "tunneld") {
+			continue // of directories, those that are named for us are nobody else's
 		}
 		if done, err := m.actor(item).Done(ctx, item.Change); err == nil && done {
 			changes = append(changes, item.Change)
