@@ -61,8 +61,10 @@ func environments() []environment {
 	return list
 }
 
-// inEach runs a test in each environment, on a machine of its own.
+// inEach runs a test in each environment, on a machine of its own. Much of what tests
+// do is to wait, so some run at the same time.
 func inEach(t *testing.T, test func(*machine)) {
+	t.Parallel()
 	for _, e := range environments() {
 		t.Run(e.name, func(t *testing.T) {
 			t.Parallel()
@@ -74,6 +76,7 @@ func inEach(t *testing.T, test func(*machine)) {
 // onOne runs a test on one machine, or on one for each suite in the long form: for
 // what is the same however names resolve.
 func onOne(t *testing.T, test func(*machine)) {
+	t.Parallel()
 	list := environments()
 	for _, e := range []environment{list[0], list[len(list)-1]} {
 		if e.suite == debian.Bookworm && e.name != list[0].name {
@@ -260,8 +263,14 @@ func (m *machine) snapshot() map[string]string {
 	found["certificates of "+nssDatabase] = m.Run(dev, "certutil", "-L", "-d", "sql:"+nssDatabase)
 	maps.Copy(found, m.Network())
 	found["units"] = m.Run(root, "systemctl", "--all", "--no-legend", "--plain", "list-units", "tunneld*")
-	found["processes"], _ = m.Try(root, "sh", "-c", `grep -l '^Name:.tunne' /proc/[0-9]*/status | xargs -r cat | grep -c ^Name`)
+	found["processes"] = m.processes()
 	return found
+}
+
+// processes are the names of those of ours that run.
+func (m *machine) processes() string {
+	m.T.Helper()
+	return m.Script(`cat /proc/[0-9]*/status 2>/dev/null | awk '/^Name:/ { name = $2 } /^State:/ && name ~ /^tunne/ && $2 != "Z" { print name }'`)
 }
 
 // checkSame fails the test if something is left in the machine, or missing.

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/await"
 )
 
 // progress is a line that install and uninstall print for a change that they are
@@ -119,6 +121,7 @@ func (m *machine) checkKilled() {
 	remove := []string{"uninstall", "--yes", "--user", "dev"}
 	check := func(what string, k killer) {
 		m.uninstall()
+		await.Until(m.T, "what was killed, and what it had started, to end", func() bool { return m.processes() == "" })
 		m.checkSame(fmt.Sprintf("uninstalled after %s was killed %v,", what, k), before)
 		if m.T.Failed() {
 			m.T.FailNow() // while what has happened is the last that has
@@ -193,6 +196,7 @@ func TestUninstall(t *testing.T) {
 		remove string   // and how it is taken out
 		says   []string // what has to be said
 		stays  []string // with what is below
+		may    []string // stay, too
 		after  string   // takes away what stays
 	}{
 		{name: "nothing has happened"},
@@ -200,8 +204,8 @@ func TestUninstall(t *testing.T) {
 		{name: "the daemon is dead", script: "systemctl kill --signal=KILL " + daemonUnit + "; systemctl stop " + daemonUnit},
 		{name: "the daemon is masked", script: "systemctl mask --quiet --now " + daemonUnit, after: "systemctl unmask --quiet " + daemonUnit, stays: []string{"/etc/systemd/system/" + daemonUnit}},
 		// What was the user's before is not known then, and stays; that is said.
-		{name: "the receipts are gone", script: "rm -r /var/lib/tunneld", stays: []string{"/home/dev/.local"}, after: "rm -r /home/dev/.local"},
-		{name: "the receipts are gone, and there is no package", plain: true, script: "rm -r /var/lib/tunneld", stays: []string{"/home/dev/.local"}, after: "rm -r /home/dev/.local"},
+		{name: "the receipts are gone", script: "rm -r /var/lib/tunneld", stays: []string{"/home/dev/.local"}, may: []string{"/usr/local/libexec"}, after: "rm -r /home/dev/.local"},
+		{name: "the receipts are gone, and there is no package", plain: true, script: "rm -r /var/lib/tunneld", stays: []string{"/home/dev/.local"}, may: []string{"/usr/local/libexec"}, after: "rm -r /home/dev/.local"},
 		{name: "the daemon's state is gone", script: "systemctl stop " + daemonUnit + "; rm /home/dev/.local/state/tunneld/*.pem /home/dev/.local/state/tunneld/*.json"},
 		{name: "another version has taken over", script: "dpkg -i --force-confold " + opt + "tunneld_" + newVersion + ".deb", after: "dpkg -i " + opt + "tunneld_" + oldVersion + ".deb"},
 		{
@@ -265,6 +269,9 @@ func TestUninstall(t *testing.T) {
 							t.Errorf("%s is gone", path)
 						}
 						drop(after, path)
+					}
+					for _, path := range test.may {
+						delete(after, path)
 					}
 					m.checkDifference("afterwards", want, after)
 					m.Script("rm -rf " + configDir + "\n" + test.after)
