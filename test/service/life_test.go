@@ -80,6 +80,7 @@ func TestLife(t *testing.T) {
 		})
 		m.check("purge", func(m *machine) {
 			m.uninstall("--purge")
+			m.Script("rmdir " + configDir) // the receipt, which said that it was not there before, is gone
 			m.checkDifference("after uninstall --purge", upgraded(before), upgraded(m.snapshot()))
 		})
 		m.check("purge of the package", func(m *machine) {

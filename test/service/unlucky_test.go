@@ -49,10 +49,10 @@ func TestUnlucky(t *testing.T) {
 			status: 1, says: path, after: "rm -r /usr/local/libexec 2>/dev/null || rm " + path,
 		})
 	}
-	// What is only for convenience is left alone.
+	// What is only for convenience is left alone, and the rest is done.
 	tests = append(tests, test{
 		name: "somebody else's /usr/local/bin/tunneld", plain: true, script: "echo theirs >/usr/local/bin/tunneld",
-		status: 0, says: "/usr/local/bin/tunneld", after: "rm /usr/local/bin/tunneld",
+		status: 1, says: "/usr/local/bin/tunneld", after: "rm /usr/local/bin/tunneld",
 	})
 	onOne(t, func(m *machine) {
 		for _, packaged := range []bool{false, true} {

@@ -196,23 +196,23 @@ func TestPlugin(t *testing.T) {
 // The snapshots see what they are there for.
 func TestSnapshot(t *testing.T) {
 	m := newMachine(t, environments()[0])
-	for name, change := range map[string]string{
-		"a new file":             "echo >/usr/lib/new",
-		"a change":               "echo >>/etc/profile",
-		"a removed file":         "rm /etc/profile",
-		"a mode":                 "chmod 600 /etc/profile",
-		"an owner":               "chown dev /etc/profile",
-		"a removed directory":    "rm -r /usr/share/doc",
-		"one that was replaced":  "rm -r /etc/skel; mkdir /etc/skel",
-		"a link":                 "ln -s /nowhere /etc/link",
-		"a certificate":          "openssl req -x509 -newkey rsa:2048 -nodes -keyout /dev/null -subj /CN=x -out /run/x.pem 2>/dev/null; su dev -c 'certutil -A -d sql:" + nssDatabase + " -n x -t C,, -i /run/x.pem'",
-		"an interface":           "ip link add dummy0 type dummy",
-		"a domain of resolved's": "resolvectl domain up0 example.com",
+	for _, test := range []struct{ name, change string }{
+		{"a new file", "echo >/usr/lib/new"},
+		{"a link", "ln -s /nowhere /etc/link"},
+		{"a change", "echo >>/etc/profile"},
+		{"a mode", "chmod 600 /etc/issue"},
+		{"an owner", "chown dev /etc/issue"},
+		{"an attribute", "setfattr -n user.note -v mine /etc/issue"},
+		{"a removed file", "rm /etc/issue"},
+		{"a removed directory", "rm -r /usr/share/doc"},
+		{"a directory that was replaced", "rm -r /etc/skel; mkdir /etc/skel"},
+		{"a certificate", "certutil -S -z /etc/passwd -d sql:/root -n x -s CN=x -t C,, -x; certutil -L -d sql:/root -n x -a >/run/x.pem; rm /root/*.db; su dev -c 'certutil -A -d sql:" + nssDatabase + " -n x -t C,, -i /run/x.pem'"},
+		{"an interface", "ip link add bridge7 type bridge"},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(test.name, func(t *testing.T) {
 			m := m.in(t)
 			before := m.snapshot()
-			m.Script(change)
+			m.Script(test.change)
 			if diff := debian.Differences(before, m.snapshot()); diff == "" {
 				t.Error("it sees no difference")
 			}
