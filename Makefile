@@ -5,7 +5,7 @@
 GO ?= go
 BIN := $(CURDIR)/bin
 
-.PHONY: build test conformance verifiers names trust e2e bench demo dist deb rpm distcheck lint soak fuzz clean
+.PHONY: build test conformance verifiers names service trust e2e bench demo dist deb rpm distcheck lint soak fuzz clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/ ./cmd/...
@@ -30,6 +30,11 @@ verifiers:
 # systems are fetched.
 names:
 	$(GO) test -tags names -count=1 -timeout 20m -v ./test/names
+
+# tunneld as it is installed, upgraded and taken out, on whole systems, in containers:
+# as root on Debian, like names.
+service:
+	$(GO) test -tags service -count=1 -timeout 30m -v ./test/service
 
 # Trust stores, browsers and other clients, in namespaces: as root on Debian.
 trust:
@@ -65,7 +70,7 @@ distcheck:
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "not gofmt'ed: $$unformatted"; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags e2e,conformance,verifiers,names,trust ./test/...
+	$(GO) vet -tags e2e,conformance,verifiers,names,service,trust ./test/...
 	GOOS=darwin $(GO) vet ./...
 	GOOS=windows $(GO) vet ./...
 	@for target in darwin/amd64 darwin/arm64 windows/amd64 windows/arm64; do \
@@ -84,6 +89,7 @@ soak: build
 	$(GO) test -count=1 -timeout 30m -v -run '^TestNothingStaysOfConnectionsAndPods$$' ./internal/daemon
 	$(GO) test -tags conformance -count=1 -timeout 30m -v -run '^TestLoad$$' ./test/dns
 	$(GO) test -tags names -count=1 -timeout 2h -v ./test/names
+	$(GO) test -tags service -count=1 -timeout 2h -v ./test/service
 	$(GO) test -tags trust -count=1 -timeout 2h -v -run '^TestUndo' ./test/trust
 	TUNNELD_BIN=$(BIN) $(GO) test -tags e2e -count=1 -timeout 2h -v -run '^TestFault' ./test/e2e
 	$(GO) test -C packaging/tools -tags dist -count=1 -timeout 2h -v -run '^TestReproducible$$' ./dist
