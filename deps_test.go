@@ -57,7 +57,7 @@ var mayImport = map[string][]string{
 	// whether one is there held only. A kind of store knows nothing of plans, receipts, or other kinds.
 	"internal/tls/truststore":           {"atomicfile", "lockfile", "tls/truststore/java", "tls/truststore/keychain", "tls/truststore/nss", "tls/truststore/place", "tls/truststore/program", "tls/truststore/rootstore", "tls/truststore/system"},
 	"internal/tls/truststore/place":     {},
-	"internal/tls/truststore/program":   {},
+	"internal/tls/truststore/program":   {"lockfile"},
 	"internal/tls/truststore/held":      {},
 	"internal/tls/truststore/system":    {"atomicfile", "tls/truststore/held", "tls/truststore/place", "tls/truststore/program"},
 	"internal/tls/truststore/nss":       {"tls/truststore/place", "tls/truststore/program"},

@@ -14,6 +14,16 @@ var ErrLocked = errors.New("locked by another process")
 // called or the process ends, however it ends. It does not wait. Who holds the lock may
 // remove the file, and then must only release it.
 func Lock(path string) (release func(), err error) {
+	f, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+// Open is Lock for who passes the lock on: a process that is given the file holds it,
+// too, and it is free when all have closed it, or have ended.
+func Open(path string) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 		if err != nil {
@@ -25,7 +35,7 @@ func Lock(path string) (release func(), err error) {
 		}
 		// A lock on a file that was removed meanwhile keeps out nobody.
 		if still(f, path) {
-			return func() { f.Close() }, nil
+			return f, nil
 		}
 		f.Close()
 	}

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/tunneld/tunneld/internal/lockfile"
 )
 
 // A Command is a program to be run, and what it is given. It gets no more of this
@@ -27,7 +29,11 @@ type Command struct {
 	// file. A write to a pipe would kill it half way, and whatever it runs: on Debian
 	// that is dpkg, which then has to be mended by hand. What it writes is not returned.
 	Finishes bool
-	// Limit is how long it may take; 0 means a minute.
+	// Lock is a file that is locked from before the program begins until it, and all
+	// that it has started, has ended, though this process be killed before; others wait.
+	// It is for programs that two at a time do not bear; empty: this one does.
+	Lock string
+	// Limit is how long it may take, with the waiting; 0 means a minute.
 	Limit time.Duration
 }
 
@@ -76,6 +82,14 @@ func run(ctx context.Context, c Command) ([]byte, error) {
 		cmd.Stdout, cmd.Stderr = file, file
 	}
 	ownGroup(cmd)
+	if c.Lock != "" {
+		lock, err := awaitLock(ctx, c.Lock)
+		if err != nil {
+			return nil, fmt.Errorf("wait for the end of another %s: %w", filepath.Base(c.Path), err)
+		}
+		defer lock.Close()
+		cmd.ExtraFiles = append(cmd.ExtraFiles, lock)
+	}
 	err := cmd.Run()
 	if file != nil {
 		_, _ = said.ReadFrom(io.NewSectionReader(file, 0, outputLimit))
@@ -96,6 +110,25 @@ func run(ctx context.Context, c Command) ([]byte, error) {
 		return out.Bytes(), fmt.Errorf("%s: %w: %s", name, err, words)
 	}
 	return out.Bytes(), fmt.Errorf("%s: %w", name, err)
+}
+
+// lockLook is how often it is looked whether a lock is free.
+const lockLook = 50 * time.Millisecond
+
+func awaitLock(ctx context.Context, path string) (*os.File, error) {
+	look := time.NewTicker(lockLook)
+	defer look.Stop()
+	for {
+		f, err := lockfile.Open(path)
+		if !errors.Is(err, lockfile.ErrLocked) {
+			return f, err
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // output is what a program wrote, as far as it is reasonable: some, when they cannot ask, ask for ever.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tunneld/tunneld/internal/leakcheck"
+	"github.com/tunneld/tunneld/internal/lockfile"
 )
 
 func TestMain(m *testing.M) { leakcheck.Main(m) }
@@ -80,6 +81,42 @@ func TestLimit(t *testing.T) {
 	cancel()
 	if _, err := Real().Run(ctx, Command{Path: path}); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v; want %v", err, context.Canceled)
+	}
+}
+
+// A program that two at a time do not bear waits for the other one, and for all that it
+// has started, though nobody waits for that any more.
+func TestLock(t *testing.T) {
+	lock, busy := filepath.Join(t.TempDir(), "lock"), filepath.Join(t.TempDir(), "busy")
+	first := exec.Command(script(t, "first", "sleep 1000 3>&9 &\necho $! >"+busy))
+	held, err := lockfile.Open(lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.ExtraFiles = []*os.File{nil, nil, nil, nil, nil, nil, held} // 9
+	if err := first.Run(); err != nil {
+		t.Fatal(err)
+	}
+	held.Close()
+	second := Command{Path: script(t, "second", "true"), Lock: lock, Limit: 200 * time.Millisecond}
+	if _, err := Real().Run(t.Context(), second); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("beside the first one's child it ran: %v", err)
+	}
+	pid, err := os.ReadFile(busy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Command("kill", strings.TrimSpace(string(pid))).Run(); err != nil {
+		t.Fatal(err)
+	}
+	second.Limit = time.Minute
+	if _, err := Real().Run(t.Context(), second); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	// And who is run holds it.
+	holder := Command{Path: script(t, "holder", `test -e /dev/fd/3`), Lock: lock}
+	if _, err := Real().Run(t.Context(), holder); err != nil {
+		t.Errorf("the lock is not passed on: %v", err)
 	}
 }
 

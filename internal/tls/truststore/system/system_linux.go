@@ -121,7 +121,7 @@ func open(l layout, root string, programs program.Programs) (*store, error) {
 	for _, words := range l.update {
 		var path string
 		if path, err = st.programs.Find(words[0]); err == nil {
-			st.program = program.Command{Path: path, Args: words[1:], Limit: updateLimit, Finishes: true}
+			st.program = program.Command{Path: path, Args: words[1:], Limit: updateLimit, Finishes: true, Lock: lockPath(root)}
 			return st, nil
 		}
 	}
@@ -131,6 +131,16 @@ func open(l layout, root string, programs program.Programs) (*store, error) {
 // updateLimit is how long a distribution's program may take. It has Java's key store made, too, which takes
 // seconds on a machine that has nothing else to do.
 const updateLimit = 5 * time.Minute
+
+// lockPath is a file for who runs such a program: two at a time write to the same new
+// bundle, and leave half of one. It is empty where there is no place for one.
+func lockPath(root string) string {
+	dir := filepath.Join("/", root, "run")
+	if unix.Access(dir, unix.W_OK) != nil {
+		return ""
+	}
+	return filepath.Join(dir, "tunneld-trust.lock")
+}
 
 type store struct {
 	layout
