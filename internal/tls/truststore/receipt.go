@@ -1,6 +1,8 @@
 package truststore
 
 import (
+	"cmp"
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -13,6 +15,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/tunneld/tunneld/internal/atomicfile"
 	"github.com/tunneld/tunneld/internal/lockfile"
@@ -211,9 +214,17 @@ func (s *Stores) mode(m fs.FileMode) fs.FileMode {
 	return m
 }
 
+// lockPatience is how long one waits for another process that changes trust stores: one
+// that nobody waits for any more may be about to end.
+const lockPatience = 30 * time.Second
+
 // lock keeps other processes from changing anything until release is called. It makes
 // the directory of receipts, and release removes it if there is none.
-func (s *Stores) lock() (release func(), err error) {
+func (s *Stores) lock(ctx context.Context) (release func(), err error) {
+	waiting, cancel := context.WithTimeout(ctx, cmp.Or(s.patience, lockPatience))
+	defer cancel()
+	look := time.NewTicker(50 * time.Millisecond)
+	defer look.Stop()
 	for {
 		err := s.makeReceipts()
 		if err != nil {
@@ -222,6 +233,11 @@ func (s *Stores) lock() (release func(), err error) {
 		unlock, err := lockfile.Lock(filepath.Join(s.Receipts, lockName))
 		switch {
 		case errors.Is(err, lockfile.ErrLocked):
+			select {
+			case <-look.C:
+				continue
+			case <-waiting.Done():
+			}
 			return nil, fmt.Errorf("trust stores are %w: try again when it has ended", lockfile.ErrLocked)
 		case errors.Is(err, fs.ErrNotExist):
 			continue // another process has just removed the directory
@@ -286,7 +302,9 @@ func (s *Stores) tidyUp() {
 		s.removeReceipts()
 		return
 	}
-	if release, err := s.lock(); err == nil {
+	now, cancel := context.WithCancel(context.Background())
+	cancel() // who holds the lock tidies up
+	if release, err := s.lock(now); err == nil {
 		release()
 	}
 }

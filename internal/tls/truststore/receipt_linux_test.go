@@ -10,8 +10,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -141,14 +143,23 @@ func TestLocked(t *testing.T) {
 	browsers(s)
 	cert := storetest.Root(t, "tunneld local root")
 	steps := install(t, s, cert, "a")
-	release, err := s.lock()
+	release, err := s.lock(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.patience = time.Millisecond
 	if err := s.Do(t.Context(), steps[0]); !errors.Is(err, lockfile.ErrLocked) {
 		t.Errorf("error %v; want ErrLocked", err)
 	}
+	s.patience = time.Minute
+	var done sync.WaitGroup
+	done.Go(func() { // which waits
+		if err := s.Do(t.Context(), steps[0]); err != nil {
+			t.Error(err)
+		}
+	})
 	release()
+	done.Wait()
 	do(t, s, steps)
 	do(t, s, removal(t, s, nil))
 	nothing(t, s, cert)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/tunneld/tunneld/internal/tls/truststore/place"
 	"github.com/tunneld/tunneld/internal/tls/truststore/program"
@@ -33,6 +34,8 @@ type Stores struct {
 	programs *program.Programs
 	// root is put before the paths of the system; tests have one.
 	root string
+	// patience is lockPatience where it is 0.
+	patience time.Duration
 	// reached is told what has been done, by tests that end the process there.
 	reached func(what string)
 }
@@ -250,7 +253,7 @@ func (s *Stores) Do(ctx context.Context, step Step) error {
 	if err := s.mayAct(); err != nil {
 		return err
 	}
-	release, err := s.lock()
+	release, err := s.lock(ctx)
 	if err != nil {
 		return err
 	}
