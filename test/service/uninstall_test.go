@@ -204,8 +204,8 @@ func TestUninstall(t *testing.T) {
 		{name: "the daemon is dead", script: "systemctl kill --signal=KILL " + daemonUnit + "; systemctl stop " + daemonUnit},
 		{name: "the daemon is masked", script: "systemctl mask --quiet --now " + daemonUnit, after: "systemctl unmask --quiet " + daemonUnit, stays: []string{"/etc/systemd/system/" + daemonUnit}},
 		// What was the user's before is not known then, and stays; that is said.
-		{name: "the receipts are gone", script: "rm -r /var/lib/tunneld", stays: []string{"/home/dev/.local"}, may: []string{"/usr/local/libexec"}, after: "rm -r /home/dev/.local"},
-		{name: "the receipts are gone, and there is no package", plain: true, script: "rm -r /var/lib/tunneld", stays: []string{"/home/dev/.local"}, may: []string{"/usr/local/libexec"}, after: "rm -r /home/dev/.local"},
+		{name: "the receipts are gone", script: "rm -r /var/lib/tunneld", stays: []string{"/home/dev/.local"}, after: "rm -r /home/dev/.local"},
+		{name: "the receipts are gone, and there is no package", plain: true, script: "rm -r /var/lib/tunneld", stays: []string{"/home/dev/.local"}, may: []string{"/usr/local/libexec"}, after: "rm -r /home/dev/.local; rmdir /usr/local/libexec || :"},
 		{name: "the daemon's state is gone", script: "systemctl stop " + daemonUnit + "; rm /home/dev/.local/state/tunneld/*.pem /home/dev/.local/state/tunneld/*.json"},
 		{name: "another version has taken over", script: "dpkg -i --force-confold " + opt + "tunneld_" + newVersion + ".deb", after: "dpkg -i " + opt + "tunneld_" + oldVersion + ".deb"},
 		{
