@@ -75,9 +75,11 @@ type container struct {
 	programs string // Options.Programs
 	// tree is what it was made from, and upper, as seen from there, what differs.
 	tree, upper string
-	boots       *net.UnixConn
-	console     string
-	digests     map[string]string // of files' contents, by what tells that they are the same
+	// boots has the init of each boot that has come to its end; it is closed with the
+	// machine.
+	boots   <-chan int
+	console string
+	digests map[string]string // of files' contents, by what tells that they are the same
 }
 
 var machines atomic.Uint32
@@ -88,11 +90,10 @@ func Boot(t *testing.T, o Options) *Machine {
 	tree := o.Suite.tree(t, o.Packages)
 	dir := t.TempDir()
 	// init says when everything has started, and nspawn passes it on.
-	boots, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { boots.Close() })
 	console, err := os.Create(filepath.Join(dir, "console"))
 	if err != nil {
 		t.Fatal(err)
@@ -101,10 +102,11 @@ func Boot(t *testing.T, o Options) *Machine {
 
 	name := fmt.Sprintf("names-%d-%d", os.Getpid(), machines.Add(1))
 	cmd := withCgroups(dir, "/"+name, o.script(), append([]string{dir, tree, "systemd-nspawn"}, o.arguments(dir, name)...)...)
-	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+boots.LocalAddr().String(),
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify.LocalAddr().String(),
 		"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1") // new systems want it, old ones can, whatever the host has
 	cmd.Stdout, cmd.Stderr = console, console
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // the machine shuts down then
+	boots := make(chan int)
 	m := &Machine{T: t, container: &container{boots: boots, console: console.Name(), programs: o.Programs, tree: tree, upper: filepath.Join(dir, "memory/upper"), digests: make(map[string]string)}}
 	ended := make(chan struct{})
 	started := make(chan error)
@@ -116,13 +118,18 @@ func Boot(t *testing.T, o Options) *Machine {
 		started <- err
 		if err == nil {
 			cmd.Wait()
-			boots.Close() // nobody need wait for it
 		}
+		notify.Close()
 	}()
 	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
 	m.outside = cmd.Process.Pid
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		watchBoots(notify, boots, t.Context().Done())
+	}()
 	t.Cleanup(func() {
 		if t.Failed() && m.leader != 0 {
 			m.In(t).LogState()
@@ -132,6 +139,7 @@ func Boot(t *testing.T, o Options) *Machine {
 			syscall.Kill(m.leader, syscall.SIGKILL)
 		}
 		<-ended
+		<-done
 		await.Until(t, "the machine's cgroup to be removed", func() bool {
 			return withCgroups(dir, "/"+name, `find "$1" -depth -type d -exec rmdir {} +`).Run() == nil
 		})
@@ -223,32 +231,41 @@ func (o Options) arguments(dir, name string) []string {
 // awaitBoot waits until the machine has booted.
 func (m *Machine) awaitBoot() {
 	m.T.Helper()
-	leader, err := awaitReady(m.boots)
-	if err != nil {
-		text, _ := os.ReadFile(m.console)
-		m.T.Fatalf("boot a machine: %v\n%s", err, Tail(text))
+	limit := time.NewTimer(2 * time.Minute)
+	defer limit.Stop()
+	ok := false
+	select {
+	case m.leader, ok = <-m.boots:
+	case <-limit.C:
 	}
-	m.leader = leader
+	if !ok {
+		text, _ := os.ReadFile(m.console)
+		m.T.Fatalf("the machine does not boot:\n%s", Tail(text))
+	}
 }
 
-// awaitReady reads from the socket until the machine has booted, and returns the
-// process id of its init.
-func awaitReady(boots *net.UnixConn) (leader int, err error) {
-	boots.SetReadDeadline(time.Now().Add(2 * time.Minute))
+// watchBoots reads what inits tell until the socket is closed, whether anybody wants to
+// know or not: an init whose words nobody reads does nothing else any more. Each boot's
+// init, by its process id, is sent to boots, which is closed in the end.
+func watchBoots(notify *net.UnixConn, boots chan<- int, nobody <-chan struct{}) {
+	defer close(boots)
+	leader := 0
 	buf := make([]byte, 4096)
 	for {
-		n, err := boots.Read(buf)
+		n, err := notify.Read(buf)
 		if err != nil {
-			return leader, err
+			return
 		}
 		for line := range strings.Lines(string(buf[:n])) {
 			switch key, value, _ := strings.Cut(strings.TrimSpace(line), "="); {
 			case key == "X_NSPAWN_LEADER_PID":
-				if leader, err = strconv.Atoi(value); err != nil {
-					return 0, err
+				leader, _ = strconv.Atoi(value)
+			case key == "READY" && value == "1" && leader != 0: // and it says so again after a reload
+				select {
+				case boots <- leader:
+				case <-nobody:
 				}
-			case key == "READY" && value == "1" && leader != 0:
-				return leader, nil
+				leader = 0
 			}
 		}
 	}
