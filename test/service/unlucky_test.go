@@ -36,7 +36,7 @@ func TestUnlucky(t *testing.T) {
 		{name: "a file in the place of a directory", script: "echo >/etc/tunneld", status: 1, says: "/etc/tunneld", after: "rm /etc/tunneld"},
 		{name: "a configuration that is none", script: "su dev -c 'umask 077; mkdir -p ~/.config/tunneld; echo version: 7 >~/.config/tunneld/config.yaml'", status: 1, says: "config.yaml", after: "rm -r /home/dev/.config"},
 		{name: "a disk that is full, for receipts", script: full("/var/lib/tunneld", "4k"), status: 1, says: "no space left", after: "umount /var/lib/tunneld; rmdir /var/lib/tunneld"},
-		{name: "a disk that is full, for the policy", script: full("/etc/tunneld", "4k"), status: 1, says: "no space left", after: "umount /etc/tunneld; rmdir /etc/tunneld"},
+		{name: "a disk that is full, for the policy", script: full("/etc/tunneld", "4k"), status: 1, says: "no space left", after: "umount /etc/tunneld; rmdir /etc/tunneld", first: true},
 		{name: "a disk that is full, for programs", plain: true, script: full("/usr/local/libexec", "16m"), status: 1, says: "no space left", after: "umount /usr/local/libexec; rmdir /usr/local/libexec"},
 		{name: "a directory that others may write to", plain: true, script: "mkdir -p /usr/local/libexec; chmod 777 /usr/local/libexec", status: 1, says: "/usr/local/libexec", after: "rmdir /usr/local/libexec"},
 		{name: "a directory of a user's", plain: true, script: "mkdir -p /usr/local/libexec; chown dev /usr/local/libexec", status: 1, says: "/usr/local/libexec", after: "rmdir /usr/local/libexec"},
