@@ -88,6 +88,8 @@ func (d directories) Undo(_ context.Context, c Change) (string, error) {
 		return "", nil
 	case errors.Is(err, syscall.ENOTEMPTY), errors.Is(err, fs.ErrExist), errors.Is(err, syscall.ENOTDIR):
 		return c.Path + ": there is something of somebody else's in it", nil
+	case errors.Is(err, syscall.EBUSY):
+		return c.Path + ": something is mounted there", nil
 	}
 	return "", err
 }
