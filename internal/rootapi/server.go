@@ -232,7 +232,11 @@ func (s *Server) listenOn(ctx context.Context, at netip.AddrPort) (net.Listener,
 	listen := s.listen
 	if listen == nil {
 		listen = func(ctx context.Context, at netip.AddrPort) (net.Listener, error) {
-			return new(net.ListenConfig).Listen(ctx, "tcp", at.String())
+			// Without Multipath TCP: see the daemon's binder, which has to have such a
+			// socket stop listening.
+			var plain net.ListenConfig
+			plain.SetMultipathTCP(false)
+			return plain.Listen(ctx, "tcp", at.String())
 		}
 	}
 	l, err := listen(ctx, at)
