@@ -45,3 +45,28 @@ func TestUnitsAreUnderstood(t *testing.T) {
 		}
 	}
 }
+
+// What runs as root takes no program, and no library, from where the unit's environment
+// says: that may be a directory of the user's.
+func TestRootHasAnEnvironmentOfItsOwn(t *testing.T) {
+	text, err := systemd.Units.ReadFile("tunneld@.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const bare = "/usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "
+	asRoot := 0
+	for line := range strings.Lines(string(text)) {
+		name, command, _ := strings.Cut(line, "=")
+		program := strings.TrimLeft(command, "-@:+!")
+		if !strings.HasPrefix(name, "Exec") || !strings.Contains(strings.TrimSuffix(command, program), "+") {
+			continue
+		}
+		asRoot++
+		if !strings.HasPrefix(program, bare) {
+			t.Errorf("not by %s:\n%s", bare, line)
+		}
+	}
+	if asRoot != 1 {
+		t.Errorf("%d commands are root's; want 1", asRoot)
+	}
+}

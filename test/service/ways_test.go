@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tunneld/tunneld/internal/await"
 	"github.com/tunneld/tunneld/test/internal/debian"
@@ -193,8 +194,53 @@ func TestPlugin(t *testing.T) {
 		if !asked() {
 			t.Error("after a restart the plugin is asked for another profile")
 		}
+		m.checkLeftRunning()
+		m.checkRootsPrograms()
 	})
 }
+
+// checkLeftRunning has the plugin leave a process behind that does not heed SIGTERM,
+// as programs do that wait for an answer. Nobody waits for it.
+func (m *machine) checkLeftRunning() {
+	m.T.Helper()
+	const left = "\nsetsid sh -c 'trap \"\" TERM; echo $$ >\"$HOME/left\"; exec sleep 1h' >/dev/null 2>&1 &\n"
+	for profile, how := range map[string]string{"third": "systemctl restart " + daemonUnit, "fourth": "systemctl kill --signal=KILL --kill-who=main " + daemonUnit} {
+		m.writeAs(dev, "/home/dev/bin/lab-token", plugin+left)
+		m.Run(dev, "sh", "-euc", "rm -f ~/left; cp ~/tokens/second ~/tokens/"+profile+"; AWS_PROFILE="+profile+" PATH=/home/dev/bin:/usr/bin:/bin tunnelctl reload --env")
+		await.Until(m.T, "the plugin to leave something running", func() bool {
+			_, err := m.Try(dev, "test", "-s", "/home/dev/left")
+			return err == nil
+		})
+		m.writeAs(dev, "/home/dev/bin/lab-token", plugin)
+		began := time.Now()
+		m.Script(how)
+		m.checkWorks()
+		if took := time.Since(began); took >= stopTimeout {
+			m.T.Errorf("%s: served after %v: what plugins leave running is waited for", how, took)
+		}
+		if out, err := m.Try(dev, "sh", "-c", "kill -0 $(cat ~/left)"); err == nil {
+			m.T.Errorf("%s: what the plugin has left still runs\n%s", how, out)
+		}
+	}
+}
+
+// checkRootsPrograms gives the service a PATH by its unit that begins with the user's
+// own programs. None of them is run by root.
+func (m *machine) checkRootsPrograms() {
+	m.T.Helper()
+	for _, name := range []string{"sh", "grep", "systemctl", "env"} {
+		m.writeAs(dev, "/home/dev/bin/"+name, "#!/bin/sh\nid -u >>/home/dev/ran\nexec /usr/bin/"+name+" \"$@\"\n")
+		m.Run(dev, "chmod", "700", "/home/dev/bin/"+name)
+	}
+	m.Script("mkdir /etc/systemd/system/" + daemonUnit + ".d; printf '[Service]\\nEnvironment=PATH=/home/dev/bin:/usr/bin:/bin\\n' >/etc/systemd/system/" + daemonUnit + ".d/path.conf; systemctl daemon-reload; systemctl restart " + daemonUnit + "; systemctl restart " + daemonUnit)
+	if out, _ := m.Try(root, "grep", "-x", "0", "/home/dev/ran"); out != "" {
+		m.T.Error("root has run a program of the user's")
+	}
+	m.Script("rm -r /etc/systemd/system/" + daemonUnit + ".d /home/dev/bin/sh /home/dev/bin/grep /home/dev/bin/systemctl /home/dev/bin/env; systemctl daemon-reload; systemctl restart " + daemonUnit)
+}
+
+// stopTimeout is the unit's.
+const stopTimeout = 10 * time.Second
 
 // The snapshots see what they are there for.
 func TestSnapshot(t *testing.T) {
