@@ -66,6 +66,9 @@ configuration that is saved is read without it.`,
 func runUntilSignal(ctx context.Context, d *daemon.Daemon) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
+	if d.Service {
+		defer outliveReaders()()
+	}
 	terminate := make(chan os.Signal, 2)
 	signal.Notify(terminate, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(terminate)
@@ -112,4 +115,13 @@ func runUntilSignal(ctx context.Context, d *daemon.Daemon) error {
 			return errors.New("stopping took too long; gave up waiting")
 		}
 	}
+}
+
+// outliveReaders has the process go on, until it is undone, where nobody reads its log
+// any more: writing to it would end a Go program. To ignore the signal would have
+// plugins ignore it, too.
+func outliveReaders() (undo func()) {
+	unread := make(chan os.Signal, 1)
+	signal.Notify(unread, syscall.SIGPIPE)
+	return func() { signal.Stop(unread) }
 }

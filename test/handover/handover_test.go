@@ -421,3 +421,17 @@ func TestIsTold(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A service goes on when nobody reads its log any more, as when the journal has ended.
+func TestLogThatNobodyReads(t *testing.T) {
+	w := newWorld(t)
+	w.unread = true
+	w.start(t)
+	p := w.find(t)
+	if err := cmp.Or(w.Reload(t.Context()), p.echo()); err != nil {
+		t.Error(err)
+	}
+	if err := w.stop(syscall.SIGTERM); err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+}

@@ -57,6 +57,7 @@ type manager struct {
 	cmd    *exec.Cmd
 	ended  chan error
 	log    bytes.Buffer // of the daemon; only while none runs
+	unread bool         // the log has nobody who reads it
 
 	mu     sync.Mutex // guards the following
 	kept   []kept
@@ -233,6 +234,15 @@ func (m *manager) launch(t *testing.T, args ...string) {
 	}
 	m.log.Reset()
 	m.cmd.Stderr = &m.log
+	if m.unread {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		defer w.Close()
+		m.cmd.Stderr = w
+	}
 	if err := m.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
