@@ -18,6 +18,11 @@ const (
 	firstSocket = 3
 	// maxSockets bounds what is believed of their number.
 	maxSockets = 1 << 16
+	// maxRoom bounds how many sockets are kept, however many the manager would. It gives
+	// their names to the next process in one variable, of which Linux takes 128 KiB: with
+	// a longer one, no process could be started any more. Names that NameOf has made of
+	// addresses of IPv4 have up to 26 bytes there.
+	maxRoom = 5000
 	// notifyTimeout bounds a notification: a manager that does not read has other
 	// troubles.
 	notifyTimeout = 2 * time.Second
@@ -58,7 +63,7 @@ func read(env map[string]string, pid int) *Manager {
 	}
 	m := &Manager{path: path}
 	if n, err := strconv.Atoi(env["FDSTORE"]); err == nil && n > 0 {
-		m.room = n
+		m.room = min(n, maxRoom)
 	}
 	if own := env["WATCHDOG_PID"]; own == "" || own == strconv.Itoa(pid) {
 		us, err := strconv.ParseInt(env["WATCHDOG_USEC"], 10, 64)

@@ -253,3 +253,18 @@ func TestNameOf(t *testing.T) {
 		}
 	}
 }
+
+// What is kept never has more names than Linux takes in a variable.
+func TestRoomForNames(t *testing.T) {
+	const most = 128 << 10 // MAX_ARG_STRLEN
+	t.Setenv("NOTIFY_SOCKET", "/notify")
+	t.Setenv("FDSTORE", "65536")
+	m := systemd.Take()
+	longest := systemd.NameOf(&net.TCPAddr{IP: net.IPv4(127, 255, 255, 255), Port: 65535})
+	if n := len("LISTEN_FDNAMES=") + m.Room()*(len(longest)+1); n > most {
+		t.Errorf("%d names may take %d bytes; want %d at most", m.Room(), n, most)
+	}
+	if m.Room() < 4096 {
+		t.Errorf("there is room for %d; the unit says 4096", m.Room())
+	}
+}
