@@ -3,7 +3,6 @@ package systemd
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -125,23 +124,34 @@ func (m *Manager) keep(name string, socket syscall.Conn) error {
 	return errors.Join(err, sent)
 }
 
-// send has a socket of its own each time. It is not connected: net would send no
-// descriptors then.
+// send waits until the manager has room for it, for a while. It does so in the kernel: a
+// socket that is not connected, and others send no descriptors with net, always counts as
+// writable, so that net would try again and again.
 func (m *Manager) send(rights []byte, what ...Notification) error {
 	text := make([]string, len(what))
 	for i, w := range what {
 		text[i] = string(w)
 	}
-	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram"})
-	if err != nil {
-		return fmt.Errorf("tell the service manager: %w", err)
-	}
-	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(notifyTimeout)); err != nil {
-		return fmt.Errorf("tell the service manager: %w", err)
-	}
-	if _, _, err := c.WriteMsgUnix([]byte(strings.Join(text, "\n")), rights, &net.UnixAddr{Name: m.path, Net: "unixgram"}); err != nil {
+	if err := sendTo(m.path, []byte(strings.Join(text, "\n")), rights); err != nil {
 		return fmt.Errorf("tell the service manager: %w", err)
 	}
 	return nil
+}
+
+func sendTo(path string, text, rights []byte) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	limit := unix.NsecToTimeval(notifyTimeout.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	for {
+		err := unix.Sendmsg(fd, text, rights, &unix.SockaddrUnix{Name: path}, unix.MSG_NOSIGNAL)
+		if !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("sendmsg", err)
+		}
+	}
 }

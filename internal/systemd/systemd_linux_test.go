@@ -222,6 +222,50 @@ func TestManagerThatIsGone(t *testing.T) {
 	}
 }
 
+// Whoever waits for a manager that has much to read does not try again and again.
+func TestBusyManager(t *testing.T) {
+	c := listen(t)
+	m := systemd.Take()
+	fill, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fill)
+	for err == nil {
+		err = unix.Sendto(fill, []byte("much"), 0, &unix.SockaddrUnix{Name: c.LocalAddr().String()})
+	}
+	const waiting = 20
+	const while = 500 * time.Millisecond
+	ended := make(chan error, waiting)
+	before := processorTime(t)
+	for range waiting {
+		go func() { ended <- m.Notify(systemd.Alive) }()
+	}
+	<-time.After(while) // it takes no more of the processor on a busy machine
+	if spent := processorTime(t) - before; spent > while/5 {
+		t.Errorf("took %v of the processor to wait for %v", spent, while)
+	}
+	for told := 0; told < waiting; {
+		if text, _ := read(t, c); text == "WATCHDOG=1" {
+			told++
+		}
+	}
+	for range waiting {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func processorTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // The zero is told nothing, and keeps nothing.
 func TestNobody(t *testing.T) {
 	var m *systemd.Manager
