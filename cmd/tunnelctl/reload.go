@@ -47,7 +47,7 @@ like, but no secrets. It keeps it over restarts. What changes is printed by name
 func reloadEnvironment(ctx context.Context, ui *ui, client *localapi.Client, format string) error {
 	dir, err := os.Getwd()
 	if err != nil {
-		return err
+		dir = "/" // it may have been removed; only relative paths need it
 	}
 	variables, left := environ.Take(os.Environ(), dir)
 	answer, err := client.SetEnvironment(ctx, localapi.EnvironmentRequest{Variables: variables})
