@@ -82,7 +82,7 @@ func (n *names) checkClaim(told status.DNS, r claim.Report) status.Check {
 	case !r.Installed:
 		c.Result = status.Warn
 		c.Evidence = "tunneld-helper is not installed, so nothing makes this system ask for the names"
-		c.Fix = "install it (docs/helper.md), or use the .localhost URLs"
+		c.Fix = "tunneld install, or use the .localhost URLs"
 	case r.Problem != "":
 		c.Result = status.Fail
 		c.Evidence = r.Problem

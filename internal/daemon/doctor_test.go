@@ -103,7 +103,7 @@ func TestDoctorJudgesANameAndTheClaim(t *testing.T) {
 		},
 		{
 			"no helper", n.checkClaim(status.DNS{}, claim.Report{Asked: true}),
-			status.Check{Result: status.Warn, Evidence: "tunneld-helper is not installed, so nothing makes this system ask for the names", Fix: "install it (docs/helper.md), or use the .localhost URLs"},
+			status.Check{Result: status.Warn, Evidence: "tunneld-helper is not installed, so nothing makes this system ask for the names", Fix: "tunneld install, or use the .localhost URLs"},
 		},
 		{
 			"no way", n.checkClaim(status.DNS{}, claim.Report{Asked: true, Installed: true, Problem: "no way"}),
