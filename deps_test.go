@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 	"internal/lockfile":   {},
 	"internal/sockdiag":   {},
 	"internal/systemd":    {},
+	"internal/handover":   {"dns", "systemd"},
 	"internal/version":    {"status"},
 	"internal/usage":      {"nearest"},
 	"internal/logring":    {"status"},
@@ -77,7 +78,7 @@ var mayImport = map[string][]string{
 	"internal/setup/logontask": {"setup", "tls/truststore/program"},
 
 	// Only the daemon knows them all.
-	"internal/daemon": {"claim", "config", "dns", "environ", "forward", "gateway", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "osdns/survey", "rootapi", "sockdiag", "statedir", "status", "systemd", "tls", "tls/truststore/held"},
+	"internal/daemon": {"claim", "config", "dns", "environ", "forward", "gateway", "handover", "kube", "localapi", "lockfile", "logring", "lookup", "nearest", "netwatch", "osdns", "osdns/survey", "rootapi", "sockdiag", "statedir", "status", "systemd", "tls", "tls/truststore/held"},
 
 	"internal/demo": {}, // but for what is inside of it
 

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tunneld/tunneld/internal/handover"
 	"github.com/tunneld/tunneld/internal/rootapi"
 )
 
@@ -27,9 +28,9 @@ const (
 // A binder listens on TCP ports, with the helper's help where this user may not,
 // or the machine does not have the address. It may be used concurrently.
 type binder struct {
-	helper Helper  // nil: none
-	gate   *gate   // nil: everybody is let in
-	keeper *keeper // nil: nothing is kept for a next process
+	helper Helper           // nil: none
+	gate   *gate            // nil: everybody is let in
+	keeper *handover.Keeper // nil: nothing is kept for a next process
 	// listen is net.Listen where it is nil.
 	listen func(at netip.AddrPort) (net.Listener, error)
 
@@ -55,14 +56,14 @@ func (b *binder) bind(at netip.AddrPort) (net.Listener, error) {
 
 // open takes what was handed over, or else binds it anew, and has that kept.
 func (b *binder) open(at netip.AddrPort) (net.Listener, error) {
-	if l := b.keeper.take(at); l != nil {
+	if l := b.keeper.Take(at); l != nil {
 		return l, nil
 	}
 	l, err := b.anew(at)
 	if err != nil {
 		return nil, err
 	}
-	return b.keeper.keep(l), nil
+	return b.keeper.Keep(l), nil
 }
 
 func (b *binder) anew(at netip.AddrPort) (net.Listener, error) {

@@ -23,6 +23,7 @@ import (
 	"github.com/tunneld/tunneld/internal/environ"
 	"github.com/tunneld/tunneld/internal/forward"
 	"github.com/tunneld/tunneld/internal/gateway"
+	"github.com/tunneld/tunneld/internal/handover"
 	"github.com/tunneld/tunneld/internal/kube"
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/logring"
@@ -97,7 +98,7 @@ type Daemon struct {
 	gateway  *gateway.Gateway
 	names    names
 	binder   *binder
-	keeper   *keeper
+	keeper   *handover.Keeper
 
 	kick chan struct{} // cap 1: something changed in the clusters
 
@@ -135,8 +136,8 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
 	d.Log = slog.New(d.records.Handler(d.Log.Handler())) // the log API shows all of it
-	d.keeper = newKeeper(d.Manager, d.Log)
-	defer d.keeper.dropRest() // if it does not come to anything
+	d.keeper = handover.New(d.Manager, d.Log)
+	defer d.keeper.DropRest() // if it does not come to anything
 	if err := d.paths(); err != nil {
 		return err
 	}
@@ -167,7 +168,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 	running, ctx := errgroup.WithContext(ctx)
 	d.startNames(ctx, running)
 	d.apply()
-	d.keeper.dropRest()
+	d.keeper.DropRest()
 	d.names.answer(running)
 	running.Go(func() error { return d.watchConfig(ctx) })
 	running.Go(func() error { return d.review(ctx) })
@@ -198,7 +199,7 @@ func (d *Daemon) Run(ctx context.Context) (err error) {
 func (d *Daemon) drain() {
 	d.Log.Info("stopping")
 	d.tell(systemd.Stopping)
-	kept := d.keeper.leave()
+	kept := d.keeper.Leave()
 	d.names.drop(kept)
 	if !kept {
 		d.names.silence()

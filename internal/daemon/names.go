@@ -58,7 +58,7 @@ func (d *Daemon) startNames(ctx context.Context, running *errgroup.Group) {
 	n := &d.names
 	n.server, n.ended, n.giveUp = &dns.Server{Log: d.Log}, make(chan struct{}), func() {}
 	n.silence = func() {}
-	l, err := d.keeper.listenDNS(d.config.DNS.Listen)
+	l, err := d.keeper.ListenDNS(d.config.DNS.Listen)
 	if err != nil {
 		n.err = err
 		close(n.ended)

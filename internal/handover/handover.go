@@ -1,4 +1,7 @@
-package daemon
+// Package handover hands listening sockets over from one process of a service to the
+// next, through the service manager that keeps them meanwhile. Who connects in between
+// waits in a socket, and nobody is left waiting in one that is not wanted any more.
+package handover
 
 import (
 	"errors"
@@ -7,20 +10,18 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 
 	"github.com/tunneld/tunneld/internal/dns"
-	"github.com/tunneld/tunneld/internal/status"
 	"github.com/tunneld/tunneld/internal/systemd"
 )
 
-// A keeper has the service manager keep listening sockets for the next process, in
+// A Keeper has the service manager keep listening sockets for the next process, in
 // which whoever connects meanwhile waits, and takes those that the last one has left.
 // It may be used concurrently.
-type keeper struct {
+type Keeper struct {
 	manager *systemd.Manager
 	log     *slog.Logger
 
@@ -41,9 +42,9 @@ type handedOver[S interface {
 	socket S
 }
 
-// newKeeper looks through what was handed over. What is of no use goes at once.
-func newKeeper(m *systemd.Manager, log *slog.Logger) *keeper {
-	k := &keeper{manager: m, log: log}
+// New looks through what was handed over. What is of no use goes at once.
+func New(m *systemd.Manager, log *slog.Logger) *Keeper {
+	k := &Keeper{manager: m, log: log}
 	for _, s := range m.Sockets() {
 		k.kept++
 		if err := k.sort(s); err != nil {
@@ -55,7 +56,7 @@ func newKeeper(m *systemd.Manager, log *slog.Logger) *keeper {
 	return k
 }
 
-func (k *keeper) sort(s systemd.Socket) error {
+func (k *Keeper) sort(s systemd.Socket) error {
 	if l, err := net.FileListener(s.File); err == nil {
 		tcp, ok := l.(*net.TCPListener)
 		if err := accepts(l); !ok || err != nil {
@@ -78,8 +79,9 @@ func (k *keeper) sort(s systemd.Socket) error {
 	return nil
 }
 
-// take is the listener that was handed over for an address, nil if there is none.
-func (k *keeper) take(at netip.AddrPort) net.Listener {
+// Take is the listener that was handed over for an address, nil if there is none. On a nil
+// Keeper nothing was handed over, and nothing is kept.
+func (k *Keeper) Take(at netip.AddrPort) net.Listener {
 	if k == nil {
 		return nil
 	}
@@ -94,8 +96,8 @@ func (k *keeper) take(at netip.AddrPort) net.Listener {
 	return nil
 }
 
-// keep has a listener kept until it is closed by whoever wants it no more.
-func (k *keeper) keep(l net.Listener) net.Listener {
+// Keep has a listener kept until it is closed by whoever wants it no more.
+func (k *Keeper) Keep(l net.Listener) net.Listener {
 	tcp, ok := l.(*net.TCPListener)
 	if k == nil || !ok {
 		return l
@@ -108,7 +110,7 @@ func (k *keeper) keep(l net.Listener) net.Listener {
 }
 
 // store has the manager keep a socket, and reports whether it will.
-func (k *keeper) store(name string, socket syscall.Conn) bool {
+func (k *Keeper) store(name string, socket syscall.Conn) bool {
 	room := k.manager.Room()
 	if room == 0 {
 		return false
@@ -136,22 +138,22 @@ func (k *keeper) store(name string, socket syscall.Conn) bool {
 }
 
 // drop has the manager keep no socket of that name any more.
-func (k *keeper) drop(name string) {
+func (k *Keeper) drop(name string) {
 	k.forget()
 	if err := k.manager.Drop(name); err != nil {
 		k.log.Warn("the service manager keeps a socket that is not wanted", "name", name, "err", err)
 	}
 }
 
-func (k *keeper) forget() {
+func (k *Keeper) forget() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.kept--
 }
 
-// leave leaves with the manager, from now on, what is closed. It reports whether
+// Leave leaves with the manager, from now on, what is closed. It reports whether
 // anything is kept for a next process.
-func (k *keeper) leave() bool {
+func (k *Keeper) Leave() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.leaving = k.manager.Room() > 0
@@ -160,7 +162,7 @@ func (k *keeper) leave() bool {
 
 // release is called as a listener is closed. Nobody else may be left waiting in it,
 // whatever the manager still has: so it stops listening first.
-func (k *keeper) release(name string, l *net.TCPListener) {
+func (k *Keeper) release(name string, l *net.TCPListener) {
 	k.mu.Lock()
 	leaving := k.leaving
 	k.mu.Unlock()
@@ -175,7 +177,7 @@ func (k *keeper) release(name string, l *net.TCPListener) {
 
 // resolvers are the pairs of sockets that were handed over on which DNS was answered;
 // they are the caller's.
-func (k *keeper) resolvers() []*dns.Listeners {
+func (k *Keeper) resolvers() []*dns.Listeners {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var all []*dns.Listeners
@@ -193,9 +195,9 @@ func (k *keeper) resolvers() []*dns.Listeners {
 	return all
 }
 
-// listenDNS opens the sockets of DNS, on those that were handed over if it can, and has
+// ListenDNS opens the sockets of DNS, on those that were handed over if it can, and has
 // them kept.
-func (k *keeper) listenDNS(at netip.AddrPort) (*dns.Listeners, error) {
+func (k *Keeper) ListenDNS(at netip.AddrPort) (*dns.Listeners, error) {
 	given := k.resolvers()
 	l, err := dns.Listen(at, given...)
 	for _, g := range given {
@@ -214,8 +216,8 @@ func (k *keeper) listenDNS(at netip.AddrPort) (*dns.Listeners, error) {
 	return l, err
 }
 
-// dropRest closes what was handed over and nobody has taken.
-func (k *keeper) dropRest() {
+// DropRest closes what was handed over and nobody has taken.
+func (k *Keeper) DropRest() {
 	k.mu.Lock()
 	ports, packets := k.ports, k.packets
 	k.ports, k.packets = nil, nil
@@ -234,7 +236,7 @@ func (k *keeper) dropRest() {
 // A keptListener is one that the manager has, too.
 type keptListener struct {
 	*net.TCPListener
-	keeper *keeper
+	keeper *Keeper
 	name   string
 	once   sync.Once
 	closed atomic.Bool
@@ -257,29 +259,4 @@ func (l *keptListener) Close() error {
 		l.keeper.release(l.name, l.TCPListener)
 	})
 	return l.TCPListener.Close()
-}
-
-// tell tells the service manager how things are.
-func (d *Daemon) tell(what ...systemd.Notification) {
-	if err := d.Manager.Notify(what...); err != nil {
-		d.Log.Debug("the service manager is not told", "err", err)
-	}
-}
-
-// tellStates has the service manager show what is forwarded; applying is held.
-func (d *Daemon) tellStates(n map[status.State]int) {
-	var parts []string
-	for _, state := range status.States() {
-		if n[state] > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n[state], state))
-		}
-	}
-	line := "nothing is forwarded"
-	if len(parts) > 0 {
-		line = "forwards: " + strings.Join(parts, ", ")
-	}
-	if d.Manager != nil && line != d.told {
-		d.told = line
-		d.tell(systemd.Status(line))
-	}
 }
