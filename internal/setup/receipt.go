@@ -88,18 +88,33 @@ func (r *receipt) note(c Change) error {
 		c.Missing = old.Missing // what it was like before the first time
 		r.changes[i] = c
 	} else {
+		if c.Kind == File {
+			c.Former = []string{""}
+		}
 		r.changes = append(r.changes, c)
 	}
 	return r.write()
 }
 
-// settled writes down that what was at its place before is gone.
-func (r *receipt) settled(c Change) error {
+// unsettled reports whether something else was at its place when whatever runs it was
+// started last.
+func (r *receipt) unsettled(c Change) bool {
 	i := r.find(c)
-	if i < 0 || len(r.changes[i].Former) == 0 {
+	return i >= 0 && len(r.changes[i].Former) > 0
+}
+
+// settled writes down that what was at the place of these changes before is gone, and
+// that nothing runs it any more.
+func (r *receipt) settled(changes []Change) error {
+	changed := false
+	for _, c := range changes {
+		if r.unsettled(c) {
+			r.changes[r.find(c)].Former, changed = nil, true
+		}
+	}
+	if !changed {
 		return nil
 	}
-	r.changes[i].Former = nil
 	return r.write()
 }
 

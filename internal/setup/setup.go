@@ -39,7 +39,8 @@ type Change struct {
 	// SHA256 of a file's content, in hexadecimal.
 	SHA256 string `json:"sha256,omitempty"`
 	// Former are the sums of what was at Path, and ours, until it was replaced, which
-	// may not have happened.
+	// may not have happened; an empty one says that nothing was. A service may still
+	// run it.
 	Former []string `json:"former,omitempty"`
 	// Target is where a link leads.
 	Target string `json:"target,omitempty"`
@@ -190,7 +191,9 @@ func (m *Machine) Apply(ctx context.Context, plan []Item, steps []string) (left 
 	if err != nil {
 		return nil, err
 	}
+	var good []Change
 	replaced := make(map[string]bool) // files
+	var running []Item                // services that run what they did before
 	for _, item := range plan {
 		if err := ctx.Err(); err != nil {
 			return left, err
@@ -201,15 +204,21 @@ func (m *Machine) Apply(ctx context.Context, plan []Item, steps []string) (left 
 		}
 		if text != "" {
 			left = append(left, text)
+		} else {
+			good = append(good, item.Change)
 		}
-		if what == made {
-			replaced[item.Path] = true
+		// Others may have replaced it, or an installation that did not come so far as
+		// to restart what runs it.
+		if item.Kind == File && (what == made || r.unsettled(item.Change)) {
+			replaced[item.Path], m.changed = true, true
 		}
-		if restarter, ok := m.actor(item).(Restarter); ok && what == there && slices.ContainsFunc(item.Runs, func(path string) bool { return replaced[path] }) {
-			if err := restarter.Restart(ctx, item.Change); err != nil {
-				return left, fmt.Errorf("restart %s: %w", item.Path, err)
+		if what == there {
+			if what, err = m.restart(ctx, item, func(path string) bool { return replaced[path] }); err != nil {
+				return left, err
 			}
-			what = restarted
+		}
+		if what == there {
+			running = append(running, item)
 		}
 		m.progress(item.Change, what)
 	}
@@ -217,7 +226,35 @@ func (m *Machine) Apply(ctx context.Context, plan []Item, steps []string) (left 
 		return slices.Contains(steps, c.Step) && !slices.ContainsFunc(plan, func(i Item) bool { return i.same(c) })
 	})
 	more, err := m.undo(ctx, r, stale)
-	return append(left, more...), err
+	left = append(left, more...)
+	if err != nil {
+		return left, err
+	}
+	for _, item := range running {
+		_, err := m.restart(ctx, item, func(path string) bool {
+			return slices.ContainsFunc(stale, func(c Change) bool { return c.Kind == File && c.Path == path })
+		})
+		if err != nil {
+			return left, err
+		}
+	}
+	return left, r.settled(good)
+}
+
+// restart has a service that runs already run what is there now, if one of the files
+// that it is made of was replaced. It says what became of it.
+func (m *Machine) restart(ctx context.Context, item Item, replaced func(path string) bool) (what string, err error) {
+	restarter, ok := m.actor(item).(Restarter)
+	if !ok || !slices.ContainsFunc(item.Runs, replaced) {
+		return there, nil
+	}
+	if err := m.settle(ctx); err != nil {
+		return "", err
+	}
+	if err := restarter.Restart(ctx, item.Change); err != nil {
+		return "", fmt.Errorf("restart %s: %w", item.Path, err)
+	}
+	return restarted, nil
 }
 
 // What became of a change.
@@ -267,18 +304,22 @@ func (m *Machine) apply(ctx context.Context, r *receipt, item Item) (what, left 
 	if left != "" {
 		return skipped, left, nil
 	}
-	if done, err = actor.Done(ctx, item.Change); err != nil || !done {
-		return "", "", fmt.Errorf("it was done, and is not there: %w", err)
+	if done, err = actor.Done(ctx, item.Change); err == nil && !done {
+		err = errNotThere
 	}
-	if item.Kind == File || item.Kind == Link {
-		m.changed = true
+	if err != nil {
+		return "", "", fmt.Errorf("it was done, but: %w", err)
 	}
-	return made, "", r.settled(item.Change)
+	return made, "", nil
 }
+
+// errNotThere: what was made is not found.
+var errNotThere = errors.New("it is not there")
 
 // Remove takes back all that the receipt has, the latest first, and what of the plan
 // is there although it is not noted: receipts may have been lost. It says in left
-// what was left alone, and why. It goes on after what fails.
+// what was left alone, and why. It goes on after what fails, but for the programs:
+// they are what it takes to try again.
 func (m *Machine) Remove(ctx context.Context, plan []Item) (left []string, err error) {
 	r, err := m.receipt()
 	if err != nil {
@@ -300,6 +341,10 @@ func (m *Machine) undo(ctx context.Context, r *receipt, changes []Change) (left 
 	for _, c := range slices.Backward(changes) {
 		if err := ctx.Err(); err != nil {
 			return left, errors.Join(append(failed, err)...)
+		}
+		if len(failed) > 0 && program(c, changes) {
+			m.progress(c, kept)
+			continue
 		}
 		shared, err := m.leave(c)
 		if err != nil {
@@ -336,6 +381,22 @@ func (m *Machine) undo(ctx context.Context, r *receipt, changes []Change) (left 
 	return left, errors.Join(failed...)
 }
 
+// program reports whether a change is to a program, a link to one, or a directory that
+// is there for one.
+func program(c Change, all []Change) bool {
+	switch c.Kind {
+	case Link:
+		return true
+	case File:
+		return c.Mode&0o111 != 0
+	case Directory:
+		return slices.ContainsFunc(all, func(p Change) bool {
+			return p.Kind != Directory && program(p, nil) && strings.HasPrefix(p.Path, c.Path+"/")
+		})
+	}
+	return false
+}
+
 func (m *Machine) settle(ctx context.Context) error {
 	if !m.changed || m.Settle == nil {
 		return nil
@@ -360,12 +421,15 @@ func (m *Machine) Noted(ctx context.Context, plan []Item) ([]Change, error) {
 }
 
 // noted are the changes of a receipt, and those of the plan that are there although
-// they are not noted: receipts may have been lost.
+// nobody's receipt has them: receipts may have been lost.
 func (m *Machine) noted(ctx context.Context, r *receipt, plan []Item) []Change {
 	changes := slices.Clone(r.changes)
 	for _, item := range plan {
 		if r.has(item.Change) || item.Kind == Directory && !strings.Contains(item.Path, "tunneld") {
 			continue // of directories, those that are named for us are nobody else's
+		}
+		if shared, err := m.shared(item.Change); err != nil || shared {
+			continue // that a receipt cannot be read is said where something is taken back
 		}
 		if done, err := m.actor(item).Done(ctx, item.Change); err == nil && done {
 			changes = append(changes, item.Change)

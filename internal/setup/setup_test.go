@@ -18,6 +18,7 @@ import (
 type played struct {
 	running  map[string]bool
 	restarts []string
+	settled  bool // it has been told of all files that there are
 }
 
 func (p *played) State(_ context.Context, name string) (ServiceState, error) {
@@ -35,6 +36,9 @@ func (p *played) Disable(_ context.Context, name string) error {
 }
 
 func (p *played) Restart(_ context.Context, name string) error {
+	if !p.settled {
+		return errors.New("it would run what was there before")
+	}
 	p.restarts = append(p.restarts, name)
 	return nil
 }
@@ -69,8 +73,17 @@ func (w *world) write(path, text string) {
 func (w *world) machine(uid string) *Machine {
 	return &Machine{
 		UID: uid, Root: w.root, Receipts: "/var/lib/tunneld/install",
-		Actors:   map[Kind]Actor{Service: ServiceActor(w.services)},
-		Progress: func(c Change, what string) { w.done = append(w.done, what+" "+c.Path) },
+		Actors: map[Kind]Actor{Service: ServiceActor(w.services)},
+		Settle: func(context.Context) error {
+			w.services.settled = true
+			return nil
+		},
+		Progress: func(c Change, what string) {
+			w.done = append(w.done, what+" "+c.Path)
+			if c.Kind == File && (what == made || what == undone) {
+				w.services.settled = false
+			}
+		},
 	}
 }
 
@@ -151,6 +164,9 @@ func plan(uid, version string) []Item {
 		switch items[i].Kind {
 		case File:
 			items[i].Mode, items[i].SHA256 = 0o755, Sum(items[i].Content)
+			if strings.HasPrefix(items[i].Path, "/etc") {
+				items[i].Mode = 0o644
+			}
 		case Directory:
 			items[i].Mode = 0o755
 		case Link:
@@ -266,6 +282,20 @@ func TestKilledUpgrades(t *testing.T) {
 	w.same(before)
 }
 
+// What was replaced is run in the end, also if that was the last that came to pass.
+func TestKilledBeforeRestart(t *testing.T) {
+	for n := range 12 {
+		w := newWorld(t)
+		w.apply(w.machine("1000"), plan("1000", "1"))
+		m := w.machine("1000")
+		killed(m, n, func() { m.Apply(t.Context(), plan("1000", "2"), []string{"service"}) })
+		w.apply(w.machine("1000"), plan("1000", "2"))
+		if len(w.services.restarts) == 0 {
+			t.Errorf("killed at point %d, and never restarted", n)
+		}
+	}
+}
+
 // What was being written when a process was killed goes with the file.
 func TestHalfWritten(t *testing.T) {
 	w := newWorld(t)
@@ -317,6 +347,9 @@ func TestStale(t *testing.T) {
 	if !w.services.running["tunneld@1000"] {
 		t.Error("the service was stopped")
 	}
+	if !slices.Equal(w.services.restarts, []string{"tunneld@1000"}) {
+		t.Errorf("it runs what is gone; restarted: %q", w.services.restarts)
+	}
 }
 
 // Two users share the program; what goes with one of them is theirs.
@@ -337,15 +370,40 @@ func TestTwoUsers(t *testing.T) {
 	w.same(before)
 }
 
-// Who made what both need may go first.
-func TestFirstUserGoes(t *testing.T) {
+// Whoever of two users goes first, nothing stays, and nothing is said of others.
+func TestTwoUsersInAnyOrder(t *testing.T) {
+	for _, order := range [][]string{{"1000", "1001"}, {"1001", "1000"}} {
+		w := newWorld(t)
+		before := w.state()
+		w.apply(w.machine("1000"), plan("1000", "1"))
+		w.apply(w.machine("1001"), plan("1001", "1"))
+		for _, uid := range order {
+			w.remove(w.machine(uid), nil)
+		}
+		w.same(before)
+	}
+}
+
+// What another user has is nothing that somebody without an installation could take
+// out.
+func TestNobodysInstallation(t *testing.T) {
 	w := newWorld(t)
-	before := w.state()
 	w.apply(w.machine("1000"), plan("1000", "1"))
-	w.apply(w.machine("1001"), plan("1001", "1"))
-	w.remove(w.machine("1000"), nil)
-	w.remove(w.machine("1001"), nil)
-	w.same(before)
+	there, err := w.machine("1001").Noted(t.Context(), plan("1001", "1"))
+	if err != nil || len(there) > 0 {
+		t.Errorf("it would take out %v, %v", there, err)
+	}
+}
+
+// A program that another user has upgraded is run by the next installation.
+func TestUpgradedByAnother(t *testing.T) {
+	w := newWorld(t)
+	w.apply(w.machine("1000"), plan("1000", "1"))
+	w.apply(w.machine("1001"), plan("1001", "2"))
+	w.apply(w.machine("1000"), plan("1000", "2"))
+	if !slices.Equal(w.services.restarts, []string{"tunneld@1000"}) {
+		t.Errorf("restarted: %q", w.services.restarts)
+	}
 }
 
 func TestForeignFiles(t *testing.T) {
@@ -411,7 +469,6 @@ func TestChangedSince(t *testing.T) {
 		before[path] = "-rw-r--r-- " + text
 	}
 	before["/usr/libexec"], before["/usr/libexec/tunneld"] = "drwxr-xr-x", "drwxr-xr-x"
-	before["/etc/tunneld-1000"] = "-rwxr-xr-x edited"
 	w.same(before)
 }
 
@@ -430,7 +487,8 @@ func TestLostReceipt(t *testing.T) {
 	}
 }
 
-// What fails is said, and the rest done; later it is tried again.
+// What fails is said, and the rest done, but for the programs, without which it could
+// not be tried again.
 func TestRemoveGoesOn(t *testing.T) {
 	w := newWorld(t)
 	before := w.state()
@@ -441,8 +499,13 @@ func TestRemoveGoesOn(t *testing.T) {
 	if _, err := m.Remove(t.Context(), nil); !errors.Is(err, broken) {
 		t.Errorf("removed: %v", err)
 	}
-	if _, there := w.state()["/usr/libexec"]; there {
+	if _, there := w.state()["/etc/tunneld-1000"]; there {
 		t.Error("it gave up")
+	}
+	for _, path := range []string{"/usr/libexec/tunneld/tunneld", "/usr/bin/tunneld"} {
+		if _, there := w.state()[path]; !there {
+			t.Errorf("%s is gone, and with it what would try again", path)
+		}
 	}
 	w.remove(w.machine("1000"), nil)
 	w.same(before)
