@@ -104,6 +104,9 @@ func (t *trust) run(ctx context.Context) error {
 		return t.askClients(ctx)
 	}
 	who, err := invoker.Find(ctx)
+	if errors.Is(err, invoker.ErrUnknown) && t.remove && t.only == string(truststore.Machine) {
+		who, err = invoker.Former(who.UID) // what root has done for them is root's to take out
+	}
 	if err != nil {
 		return err
 	}

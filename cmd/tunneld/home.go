@@ -15,10 +15,13 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tunneld/tunneld/internal/config"
+	"github.com/tunneld/tunneld/internal/environ"
 	"github.com/tunneld/tunneld/internal/invoker"
 	"github.com/tunneld/tunneld/internal/setup"
 	"github.com/tunneld/tunneld/internal/statedir"
@@ -38,17 +41,33 @@ type homeView struct {
 	Domain    string       `json:"domain"`
 	Addresses netip.Prefix `json:"addresses"`
 	Ports     []uint16     `json:"ports"`
-	// Problem is what is wrong with the configuration; the last three are not known then.
+	// Captured says that there is a captured environment.
+	Captured bool `json:"captured"`
+	// Problem is what is wrong with the configuration; the domain, addresses and ports are not known then.
 	Problem string `json:"problem,omitempty"`
 }
 
-// viewHome looks at the home of the user that this process runs as.
+// viewHome looks at the home of the user that this process runs as, with the eyes of
+// the service: where its configuration is, the captured environment may say.
 func viewHome() (v homeView, err error) {
 	if v.Config, err = config.DefaultPath(); err != nil {
 		return v, err
 	}
 	if v.State, err = statedir.DefaultPath(); err != nil {
 		return v, err
+	}
+	captured, err := environ.Load(environ.Path(v.State)) // without it, the service does without
+	v.Captured = !errors.Is(err, environ.ErrNone)
+	if dir := captured.Variables["XDG_CONFIG_HOME"]; filepath.IsAbs(dir) {
+		v.Config = filepath.Join(dir, "tunneld", "config.yaml")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return v, err
+	}
+	if _, err := os.Stat(home); err != nil {
+		v.Problem = fmt.Sprintf("there is no home directory: %v", err)
+		return v, nil
 	}
 	if cfg, err := config.Load(v.Config); err != nil {
 		v.Problem = err.Error()
@@ -75,16 +94,61 @@ func missing(dir string) (dirs []string) {
 	return dirs
 }
 
-// clearHome takes back what an installation, and the daemon after it, made in the home
-// of the user that this process runs as, and says in a line each what is kept.
-func clearHome(missing []string, environment, purge bool) (kept []string, err error) {
-	path, err := config.DefaultPath()
-	if err != nil {
-		return nil, err
+// same reports whether an installation for both would be the same one.
+func (v homeView) same(other homeView) bool {
+	return v.Config == other.Config && v.Domain == other.Domain && v.Addresses == other.Addresses && slices.Equal(v.Ports, other.Ports)
+}
+
+// check returns an error unless it is what viewHome may have said: the user has the
+// process that says it in their hands, and root prints it and goes by it.
+func (v *homeView) check() error {
+	v.Problem = printable(v.Problem)
+	for _, path := range append([]string{v.Config, v.State}, v.Missing...) {
+		if !filepath.IsAbs(path) || filepath.Clean(path) != path || printable(path) != path {
+			return fmt.Errorf("%q is not the path of a file or directory", path)
+		}
 	}
+	for _, dir := range v.Missing {
+		below := func(path string) bool { return path == dir || strings.HasPrefix(path, dir+string(filepath.Separator)) }
+		if !below(v.State) && !below(filepath.Dir(v.Config)) {
+			return fmt.Errorf("%q is not on the way to anything of tunneld's", dir)
+		}
+	}
+	if printable(v.Domain) != v.Domain {
+		return fmt.Errorf("%q is no domain", v.Domain)
+	}
+	return nil
+}
+
+// printable is a text of the user's for root's terminal, on one line.
+func printable(text string) string {
+	const most = 4096
+	if len(text) > most {
+		text = text[:most]
+	}
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case unicode.IsPrint(r):
+			return r
+		}
+		return unicode.ReplacementChar
+	}, strings.TrimSpace(text))
+}
+
+// clearHome takes back what an installation, and the daemon after it, made in the home
+// of the user that this process runs as, and says in a line each what is kept. path is
+// the configuration; empty where it is by custom.
+func clearHome(path string, missing []string, environment, purge bool) (kept []string, err error) {
 	state, err := statedir.DefaultPath()
 	if err != nil {
 		return nil, err
+	}
+	if path == "" {
+		if path, err = config.DefaultPath(); err != nil {
+			return nil, err
+		}
 	}
 	if environment {
 		if err := removeFile(filepath.Join(state, environmentFile)); err != nil {
@@ -112,7 +176,13 @@ func clearHome(missing []string, environment, purge bool) (kept []string, err er
 		missing = append(missing, filepath.Dir(path))
 	}
 	for _, dir := range slices.Backward(missing) {
-		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, fs.ErrExist) {
+		err := os.Remove(dir)
+		switch {
+		case err == nil, errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		case errors.Is(err, syscall.ENOTEMPTY), errors.Is(err, fs.ErrExist):
+		case errors.Is(err, fs.ErrPermission): // what is above is somebody else's by now
+			kept = append(kept, err.Error())
+		default:
 			return kept, err
 		}
 	}
@@ -139,18 +209,20 @@ func newHome(stdout io.Writer) *cobra.Command {
 			return json.NewEncoder(stdout).Encode(v)
 		},
 	}
+	var path string
 	var dirs []string
 	var environment, purge bool
 	clear := &cobra.Command{
 		Use: "clear", Short: "Take back what the daemon made", Args: usage.Args(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			kept, err := clearHome(dirs, environment, purge)
+			kept, err := clearHome(path, dirs, environment, purge)
 			for _, line := range kept {
 				fmt.Fprintln(stdout, line)
 			}
 			return err
 		},
 	}
+	clear.Flags().StringVar(&path, "config", "", "the configuration")
 	clear.Flags().StringArrayVar(&dirs, "made", nil, "a directory that was not there before")
 	clear.Flags().BoolVar(&environment, "environment", false, "the captured environment only")
 	clear.Flags().BoolVar(&purge, "purge", false, "the configuration, too")
@@ -161,8 +233,9 @@ func newHome(stdout io.Writer) *cobra.Command {
 // A home is the user's part of an installation: a setup.Actor that has another process
 // do everything as the user.
 type home struct {
-	who   invoker.User
-	purge bool
+	who    invoker.User
+	purge  bool
+	config string // the configuration's path
 	// capture writes the captured environment.
 	capture func(context.Context) error
 }
@@ -175,54 +248,110 @@ func ourself() (string, error) {
 	return os.Executable()
 }
 
-// asUser runs this program as the user, and returns what it prints.
+const (
+	// homePatience is how long a process may look at a home, which may be far away.
+	homePatience = time.Minute
+	// homeOutput is how much it may print.
+	homeOutput = 256 << 10
+)
+
+var errEndless = errors.New("it prints without an end")
+
+// A bounded keeps what is written to it, and gives up on too much.
+type bounded struct {
+	kept   bytes.Buffer // not embedded: io.Copy would fill it by itself
+	giveUp context.CancelCauseFunc
+}
+
+func (b *bounded) Write(text []byte) (int, error) {
+	if b.kept.Len()+len(text) > homeOutput {
+		b.giveUp(errEndless)
+		return 0, errEndless
+	}
+	return b.kept.Write(text)
+}
+
+// asUser runs this program as the user, with the environment that a service has, and
+// returns what it prints. The user may stop that process, or make it print anything.
 func asUser(ctx context.Context, who invoker.User, args ...string) ([]byte, error) {
 	program, err := ourself()
 	if err != nil {
 		return nil, err
 	}
-	cmd := who.Command(ctx, program, args...)
-	var errOut bytes.Buffer
-	cmd.Stderr = &errOut
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("as user %s: %w", who.Name, said(err, errOut.String()))
+	return runAsUser(ctx, who, homePatience, program, args...)
+}
+
+func runAsUser(ctx context.Context, who invoker.User, patience time.Duration, program string, args ...string) ([]byte, error) {
+	waiting, stop := context.WithTimeoutCause(ctx, patience, fmt.Errorf("it did not end within %v", patience))
+	defer stop()
+	limited, giveUp := context.WithCancelCause(waiting)
+	defer giveUp(nil)
+	cmd := who.Command(limited, program, args...)
+	if !who.Sudo {
+		cmd.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool {
+			name, _, _ := strings.Cut(variable, "=")
+			return name == "XDG_CONFIG_HOME" || name == "XDG_STATE_HOME" || name == "HOME"
+		})
+		cmd.Env = append(cmd.Env, "HOME="+who.Home)
 	}
-	return out, nil
+	cmd.WaitDelay = time.Second
+	out, errOut := bounded{giveUp: giveUp}, bounded{giveUp: giveUp}
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	err := cmd.Run()
+	switch {
+	case err == nil:
+		return out.kept.Bytes(), nil
+	case limited.Err() != nil && ctx.Err() == nil:
+		err = context.Cause(limited)
+	default:
+		err = said(err, errOut.kept.String())
+	}
+	return nil, fmt.Errorf("as user %s: %w", who.Name, err)
 }
 
 // said is what another process of ours said why it failed.
 func said(err error, stderr string) error {
 	for line := range strings.Lines(stderr) {
 		if text, ok := strings.CutPrefix(line, "tunneld: error: "); ok {
-			return errors.New(strings.TrimSpace(text))
+			return errors.New(printable(text))
 		}
 	}
 	return err
 }
 
+// view looks at the home. Of who is gone, nothing is known.
 func (h home) view(ctx context.Context) (v homeView, err error) {
-	if !h.who.Sudo {
+	if h.who.Gone {
+		return v, nil
+	}
+	if h.inProcess() {
 		return viewHome()
 	}
 	out, err := asUser(ctx, h.who, "home", "view")
 	if err != nil {
 		return v, err
 	}
-	return v, json.Unmarshal(out, &v)
+	if err := json.Unmarshal(out, &v); err != nil {
+		return v, err
+	}
+	return v, v.check()
 }
+
+// inProcess: on Windows this process is the user's in any case, and its program may
+// have stepped aside.
+func (h home) inProcess() bool { return runtime.GOOS == "windows" }
 
 // isEnvironment tells the two changes of the kind apart.
 func isEnvironment(c setup.Change) bool { return filepath.Base(c.Path) == environmentFile }
 
 // Done implements setup.Actor. That the daemon may keep something is no change until
 // it does.
-func (h home) Done(_ context.Context, c setup.Change) (bool, error) {
+func (h home) Done(ctx context.Context, c setup.Change) (bool, error) {
 	if !isEnvironment(c) {
 		return true, nil
 	}
-	_, err := os.Lstat(c.Path)
-	return err == nil, nil
+	v, err := h.view(ctx)
+	return v.Captured, err
 }
 
 // Do implements setup.Actor.
@@ -235,11 +364,17 @@ func (h home) Do(ctx context.Context, c setup.Change) (string, error) {
 
 // Undo implements setup.Actor.
 func (h home) Undo(ctx context.Context, c setup.Change) (string, error) {
-	if !h.who.Sudo {
-		kept, err := clearHome(c.Missing, isEnvironment(c), h.purge)
+	if h.who.Gone {
+		if _, err := os.Lstat(c.Path); errors.Is(err, fs.ErrNotExist) {
+			return "", nil
+		}
+		return printable(c.Path) + ": it was user " + h.who.UID + "'s, whom the system knows no more", nil
+	}
+	if h.inProcess() {
+		kept, err := clearHome(h.config, c.Missing, isEnvironment(c), h.purge)
 		return strings.Join(kept, "\n"), err
 	}
-	args := []string{"home", "clear"}
+	args := []string{"home", "clear", "--config=" + h.config}
 	for _, dir := range c.Missing {
 		args = append(args, "--made="+dir)
 	}
@@ -250,5 +385,9 @@ func (h home) Undo(ctx context.Context, c setup.Change) (string, error) {
 		args = append(args, "--purge")
 	}
 	out, err := asUser(ctx, h.who, args...)
-	return strings.TrimSpace(string(out)), err
+	var kept []string
+	for line := range strings.Lines(string(out)) {
+		kept = append(kept, printable(line))
+	}
+	return strings.Join(kept, "\n"), err
 }

@@ -7,14 +7,18 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/tunneld/tunneld/internal/invoker"
 	"github.com/tunneld/tunneld/internal/lockfile"
+	"github.com/tunneld/tunneld/internal/rootapi"
 	"github.com/tunneld/tunneld/internal/setup"
 	"github.com/tunneld/tunneld/internal/usage"
 )
@@ -39,6 +43,8 @@ type site struct {
 	// steps are those that the plan is about.
 	steps []string
 	view  homeView
+	// look is how view came about.
+	look func(context.Context) (homeView, error)
 	// before, if set, is called when changes are going to be made.
 	before func(context.Context, []setup.Standing) error
 	// aside, if set, is called when programs are going to be taken out.
@@ -120,6 +126,9 @@ func (i *installation) install(ctx context.Context) error {
 	if err := i.checkDomain(s.view.Domain); err != nil {
 		return err
 	}
+	if err := checkPolicies(s.plan); err != nil {
+		return err
+	}
 	standing, err := s.machine.Look(ctx, s.plan)
 	if err != nil {
 		return err
@@ -140,6 +149,8 @@ func (i *installation) install(ctx context.Context) error {
 	if ok, err := i.confirmed(); !ok {
 		return err
 	}
+	ctx, stop := interruptible(ctx)
+	defer stop()
 	release, err := lock()
 	if err != nil {
 		return err
@@ -153,12 +164,64 @@ func (i *installation) install(ctx context.Context) error {
 	}
 	left, err := s.machine.Apply(ctx, s.plan, s.steps)
 	i.say(left)
+	if err == nil {
+		err = s.unchanged(ctx)
+	}
+	if ctx.Err() != nil {
+		err = errInterrupted
+	}
 	if err != nil {
 		return withHint(err, "mend that and install again, which goes on from here; or take it out: tunneld uninstall")
 	}
 	i.nextStep(who)
 	if len(left) > 0 {
 		return errors.New("not everything could be done: see above")
+	}
+	return nil
+}
+
+// errInterrupted: Ctrl-C, or the like.
+var errInterrupted = errors.New("interrupted")
+
+// interruptible ends ctx where the process would be ended, so that what it has started
+// ends with it. The second time it is ended. That nobody reads what it prints any more
+// is no reason to stop in the middle.
+func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop)
+	unread := make(chan os.Signal, 1)
+	signal.Notify(unread, syscall.SIGPIPE)
+	return ctx, func() {
+		stop()
+		signal.Stop(unread)
+	}
+}
+
+// unchanged returns an error if what the plan was made from is another thing by now: a
+// shell may have said where the configuration is.
+func (s *site) unchanged(ctx context.Context) error {
+	now, err := s.look(ctx)
+	if err != nil {
+		return fmt.Errorf("look what has changed: %w", err)
+	}
+	if now.Problem != "" {
+		return fmt.Errorf("the configuration has an error: %s", now.Problem)
+	}
+	if !now.same(s.view) {
+		return fmt.Errorf("the configuration that the service goes by is %s, and not what the plan was made from", now.Config)
+	}
+	return nil
+}
+
+// checkPolicies returns an error if tunneld-helper would refuse a policy of the plan.
+func checkPolicies(plan []setup.Item) error {
+	for _, item := range plan {
+		if item.Step != setup.NamesStep || item.Kind != setup.File || filepath.Ext(item.Path) != ".json" {
+			continue
+		}
+		if _, err := rootapi.ParsePolicy(item.Content); err != nil {
+			return withHint(fmt.Errorf("tunneld-helper could do nothing by this configuration: %w", err), "change the configuration, or leave that step out: --without "+setup.NamesStep)
+		}
 	}
 	return nil
 }
@@ -288,6 +351,9 @@ func (i *installation) uninstall(ctx context.Context) error {
 	}
 	if !i.all {
 		who, err := i.who(ctx)
+		if errors.Is(err, invoker.ErrUnknown) {
+			who, err = former(i.user, err)
+		}
 		if err != nil {
 			return err
 		}
@@ -300,12 +366,31 @@ func (i *installation) uninstall(ctx context.Context) error {
 	var failed []error
 	for _, uid := range users {
 		who, err := invoker.Of(ctx, uid)
+		if errors.Is(err, invoker.ErrUnknown) {
+			who, err = former(uid, err)
+		}
 		if err == nil {
 			err = i.remove(ctx, who)
 		}
 		failed = append(failed, err)
+		if errors.Is(err, errInterrupted) {
+			break
+		}
 	}
 	return errors.Join(failed...)
+}
+
+// former is a user of that id whom the system knows no more, and who left an
+// installation behind.
+func former(uid string, unknown error) (invoker.User, error) {
+	users, err := installed()
+	if err != nil {
+		return invoker.User{}, err
+	}
+	if !slices.Contains(users, uid) {
+		return invoker.User{}, withHint(unknown, "of a user who is gone, name the id; or --all")
+	}
+	return invoker.Former(uid)
 }
 
 func (i *installation) remove(ctx context.Context, who invoker.User) error {
@@ -314,7 +399,7 @@ func (i *installation) remove(ctx context.Context, who invoker.User) error {
 		return err
 	}
 	plan := s.plan
-	if !i.purge { // without a receipt it is not known what was there before
+	if !i.purge || s.view.State == "" { // without a receipt it is not known what was there before
 		plan = slices.DeleteFunc(plan, func(i setup.Item) bool { return i.Kind == setup.Home })
 	}
 	there, err := s.machine.Noted(ctx, plan)
@@ -339,6 +424,8 @@ func (i *installation) remove(ctx context.Context, who invoker.User) error {
 	if ok, err := i.confirmed(); !ok {
 		return err
 	}
+	ctx, stop := interruptible(ctx)
+	defer stop()
 	release, err := lock()
 	if err != nil {
 		return err
@@ -355,5 +442,11 @@ func (i *installation) remove(ctx context.Context, who invoker.User) error {
 	if _, stat := os.Lstat(s.view.State); stat == nil && !slices.ContainsFunc(there, func(c setup.Change) bool { return c.Path == s.view.State }) {
 		i.say([]string{s.view.State + ": it is not noted whether it was there before (--purge removes it)"})
 	}
-	return err
+	if ctx.Err() != nil {
+		err = errInterrupted
+	}
+	if err != nil {
+		return withHint(err, "uninstall again when that is mended: it goes on from here")
+	}
+	return nil
 }

@@ -67,6 +67,7 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 			}
 		}
 	}
+	h.config = view.Config
 	h.capture = func(ctx context.Context) error {
 		return captureFromShell(ctx, who, launchd.ProgramDir+"/tunneld", view.State)
 	}
@@ -75,7 +76,7 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 		AsUser: func(ctx context.Context, path string, args ...string) error { return runAs(ctx, who, path, args...) },
 	})
 	return &site{
-		plan: plan, steps: without(launchd.Steps(), i.without), view: view,
+		plan: plan, steps: without(launchd.Steps(), i.without), view: view, look: h.view,
 		machine: &setup.Machine{
 			UID: who.UID, Receipts: receiptDir, Progress: i.progress,
 			Actors: map[setup.Kind]setup.Actor{

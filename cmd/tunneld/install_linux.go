@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/tunneld/tunneld/internal/invoker"
 	"github.com/tunneld/tunneld/internal/setup"
 	"github.com/tunneld/tunneld/internal/setup/systemd"
+	"github.com/tunneld/tunneld/internal/usage"
 	units "github.com/tunneld/tunneld/packaging/systemd"
 )
 
@@ -38,7 +41,11 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 	h := home{who: who, purge: i.purge}
 	view, err := h.view(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("look at what is user %s's: %w", who.Name, err)
+		if err = fmt.Errorf("look at what is user %s's: %w", who.Name, err); !out {
+			return nil, err
+		}
+		i.say([]string{err.Error()}) // the rest is to be taken out none the less
+		view = homeView{}
 	}
 	if view.Problem != "" && !out {
 		return nil, withHint(fmt.Errorf("the configuration of user %s has an error: %s", who.Name, view.Problem), "mend that first: the plan depends on it")
@@ -47,6 +54,9 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 		UID: who.UID, State: view.State, Environment: filepath.Join(view.State, environmentFile), Missing: view.Missing,
 		Domain: view.Domain, Addresses: view.Addresses, Ports: view.Ports,
 		Packaged: packaged(), Units: units.Units, Without: i.without,
+	}
+	if !wish.Packaged && !out && slices.Contains(i.without, setup.ServiceStep) && len(without(systemd.Steps(), i.without)) > 0 {
+		return nil, usage.WithHint(errors.New("without the step service there are no programs and units for the others"), "leave them out, too; or install the package, which has them")
 	}
 	if !wish.Packaged {
 		// To take out what is not noted, they are what it is compared with.
@@ -65,21 +75,33 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 			}
 		}
 	}
+	h.config = view.Config
 	h.capture = func(ctx context.Context) error { return captureFromShell(ctx, who, wish.Programs().Daemon, view.State) }
 	return &site{
-		plan: plan, steps: without(systemd.Steps(), i.without), view: view,
+		plan: plan, steps: without(systemd.Steps(), i.without), view: view, look: h.view,
 		machine: &setup.Machine{
 			UID: who.UID, Receipts: receiptDir, Settle: manager.Settle, Progress: i.progress,
 			Actors: map[setup.Kind]setup.Actor{
 				setup.Service: setup.ServiceActor(manager),
 				setup.Home:    h,
 				setup.Trust: trust{
-					who: who, client: wish.Programs().Client, domains: i.domains, out: i.out,
+					who: who, client: client(wish.Programs()), domains: i.domains, out: i.out,
 					socket: "/run/tunneld/" + who.UID + "/tunneld.sock",
 				},
 			},
 		},
 	}, nil
+}
+
+// client is tunnelctl. To take out what is left of another installation, that one's
+// will do.
+func client(programs systemd.Programs) string {
+	for _, path := range []string{programs.Client, systemd.Packaged.Client, systemd.Copied.Client} {
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	return programs.Client
 }
 
 // packaged reports whether this program is a package's, which has put everything else

@@ -2,15 +2,19 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/tunneld/tunneld/internal/environ"
 	"github.com/tunneld/tunneld/internal/setup"
 	"github.com/tunneld/tunneld/internal/usage"
 )
@@ -82,6 +86,93 @@ func TestViewHome(t *testing.T) {
 	}
 }
 
+// The service goes by the environment that was captured, and so does its installation.
+func TestViewHomeOfService(t *testing.T) {
+	dir := atHome(t, map[string]string{"elsewhere/tunneld/config.yaml": "version: 1\ndomain: test\n"})
+	state := filepath.Join(dir, ".local", "state", "tunneld")
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	before, err := viewHome()
+	if err != nil || before.Captured || before.Domain != "local" {
+		t.Errorf("before: %+v, %v", before, err)
+	}
+	c := environ.Capture{Time: time.Now(), Variables: map[string]string{"XDG_CONFIG_HOME": filepath.Join(dir, "elsewhere")}}
+	if err := environ.Save(environ.Path(state), c); err != nil {
+		t.Fatal(err)
+	}
+	after, err := viewHome()
+	if err != nil || !after.Captured || after.Domain != "test" {
+		t.Errorf("after: %+v, %v", after, err)
+	}
+	if after.same(before) {
+		t.Error("that it is another configuration is not seen")
+	}
+	s := site{view: before, look: func(context.Context) (homeView, error) { return viewHome() }}
+	if err := s.unchanged(t.Context()); err == nil || !strings.Contains(err.Error(), "elsewhere") {
+		t.Errorf("unchanged: %v", err)
+	}
+}
+
+// Without a home there is no service, and it is not ours to make one.
+func TestNoHome(t *testing.T) {
+	t.Setenv("HOME", filepath.Join(atHome(t, nil), "none"))
+	v, err := viewHome()
+	if err != nil || v.Problem == "" || len(v.Missing) > 0 {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// A user may have the process that looks at their home say anything.
+func TestForgedView(t *testing.T) {
+	good := homeView{
+		Config: "/home/dev/.config/tunneld/config.yaml", State: "/home/dev/.local/state/tunneld", Domain: "local",
+		Missing: []string{"/home/dev/.config", "/home/dev/.config/tunneld", "/home/dev/.local/state"},
+	}
+	tests := []struct {
+		name  string
+		forge func(*homeView)
+		ok    bool
+	}{
+		{"nothing", func(*homeView) {}, true},
+		{"a relative state directory", func(v *homeView) { v.State = "etc" }, false},
+		{"one that is not clean", func(v *homeView) { v.State = "/home/dev/../../etc" }, false},
+		{"no state directory", func(v *homeView) { v.State = "" }, false},
+		{"a state directory that hides the plan", func(v *homeView) { v.State += "\x1b[2J" }, false},
+		{"a line break", func(v *homeView) { v.Config = "/home/dev/x\n+ nothing" }, false},
+		{"another directory", func(v *homeView) { v.Missing = []string{"/etc"} }, false},
+		{"one beside", func(v *homeView) { v.Missing = []string{"/home/dev/.conf"} }, false},
+		{"a domain that hides itself", func(v *homeView) { v.Domain = "local\x1b[8m.com" }, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			v := good
+			tt.forge(&v)
+			if err := v.check(); (err == nil) != tt.ok {
+				t.Errorf("checked: %v", err)
+			}
+		})
+	}
+	v := good
+	v.Problem = "bad\x1b]0;title\x07\n\u202eline"
+	if err := v.check(); err != nil || strings.ContainsAny(v.Problem, "\x1b\x07\n\u202e") {
+		t.Errorf("printed: %q, %v", v.Problem, err)
+	}
+}
+
+// What tunneld-helper would refuse is not installed.
+func TestCheckPolicies(t *testing.T) {
+	for domain, ok := range map[string]bool{"local": true, "dev.example.com": true, "com": false, "example.arpa": false, "x\x1b[8m.com": false} {
+		item, err := setup.Policy{UID: "1000", Domain: domain, Addresses: netip.MustParsePrefix("127.77.0.0/16"), Ports: []uint16{80}}.Item("/etc/tunneld/helper/1000.json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := checkPolicies([]setup.Item{item}); (err == nil) != ok {
+			t.Errorf("%q: %v", domain, err)
+		}
+	}
+}
+
 func TestClearHome(t *testing.T) {
 	const configuration, key, env = ".config/tunneld/config.yaml", ".local/state/tunneld/ca.key", ".local/state/tunneld/environment.json"
 	all := []string{".config", ".config/tunneld", ".local", ".local/state", ".local/state/tunneld"}
@@ -116,7 +207,7 @@ func TestClearHome(t *testing.T) {
 			for _, path := range tt.missing {
 				missing = append(missing, filepath.Join(dir, path))
 			}
-			kept, err := clearHome(missing, tt.environment, tt.purge)
+			kept, err := clearHome(filepath.Join(dir, configuration), missing, tt.environment, tt.purge)
 			if err != nil {
 				t.Fatal(err)
 			}

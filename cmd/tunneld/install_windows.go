@@ -67,7 +67,7 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 	wish := logontask.Wish{
 		SID: who.UID, ProgramFiles: dir, System: system,
 		State: view.State, Environment: filepath.Join(view.State, environmentFile), Missing: view.Missing,
-		Without: i.without,
+		Domain: view.Domain, Without: i.without,
 	}
 	if !out {
 		if wish.Content, err = programs("tunneld", "tunnelctl"); err != nil {
@@ -82,10 +82,11 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 	if err != nil {
 		return nil, err
 	}
+	h.config = view.Config
 	h.capture = func(ctx context.Context) error { _, err := captureOwn(ctx, view.State); return err }
 	services := logontask.Services{SID: who.UID, ProgramFiles: dir, Programs: program.Real()}
 	return &site{
-		plan: plan, steps: without(logontask.Steps(), i.without), view: view,
+		plan: plan, steps: without(logontask.Steps(), i.without), view: view, look: h.view,
 		before: func(ctx context.Context, standing []setup.Standing) error {
 			replaced := func(s setup.Standing) bool { return s.Kind == setup.File && !s.Done }
 			if !slices.ContainsFunc(standing, replaced) {

@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/tunneld/tunneld/internal/invoker"
 	"github.com/tunneld/tunneld/internal/setup"
@@ -27,7 +29,11 @@ type trust struct {
 
 // Done implements setup.Actor: whether there is anything to take out.
 func (t trust) Done(context.Context, setup.Change) (bool, error) {
-	for _, dir := range []string{"/var/lib/tunneld-trust/" + t.who.UID, filepath.Join(t.who.Home, ".local/state/tunneld/trust")} {
+	dirs := []string{"/var/lib/tunneld-trust/" + t.who.UID}
+	if !t.who.Gone {
+		dirs = append(dirs, filepath.Join(t.who.Home, ".local/state/tunneld/trust"))
+	}
+	for _, dir := range dirs {
 		if _, err := os.Lstat(dir); err == nil {
 			return true, nil
 		} else if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
@@ -52,12 +58,19 @@ func (t trust) Do(ctx context.Context, _ setup.Change) (string, error) {
 
 // Undo implements setup.Actor.
 func (t trust) Undo(ctx context.Context, _ setup.Change) (string, error) {
-	return "", t.tunnelctl(ctx, "trust", "--remove", "--yes")
+	args := []string{"trust", "--remove", "--yes"}
+	if t.who.Gone {
+		args = append(args, "--only", "machine")
+	}
+	return "", t.tunnelctl(ctx, args...)
 }
 
 func (t trust) tunnelctl(ctx context.Context, args ...string) error {
 	cmd := exec.CommandContext(ctx, t.client, append([]string{"--socket", t.socket}, args...)...)
 	cmd.Dir = "/"
+	// It may end in order, and what it has started may hold on to what it prints to.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 5 * time.Second
 	cmd.Env = rootEnvironment(t.who)
 	var errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = t.out, &errOut

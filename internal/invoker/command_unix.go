@@ -4,6 +4,7 @@ package invoker
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
@@ -17,6 +18,10 @@ import (
 func (u User) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	if !u.Sudo {
+		return cmd
+	}
+	if u.Gone {
+		cmd.Err = fmt.Errorf("%w %s", ErrUnknown, u.UID)
 		return cmd
 	}
 	uid, _ := strconv.ParseUint(u.UID, 10, 32) // behind has looked

@@ -4,6 +4,7 @@ package invoker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/user"
@@ -19,24 +20,30 @@ type User struct {
 	Home string
 	// Sudo says that the program runs as root, and this is another one.
 	Sudo bool
+	// Gone says that the system knows nobody of that id any more. Nothing can be run
+	// as them, and there is no home.
+	Gone bool
 
 	gid    uint32
 	groups []uint32
 }
+
+// ErrUnknown: the system has no such user.
+var ErrUnknown = errors.New("the system knows no user")
 
 // sudoVariables have the id of the user who became root; pkexec keeps one of its own.
 var sudoVariables = [...]string{"SUDO_UID", "PKEXEC_UID"}
 
 // Find finds the user. A program that does not run as root runs as its user, whose
 // home is where $HOME says; under sudo it is where the system's list of users says,
-// since $HOME may be anybody's.
+// since $HOME may be anybody's. With an error that Is ErrUnknown there is the user's id.
 func Find(ctx context.Context) (User, error) {
 	if os.Geteuid() == 0 {
 		for _, name := range sudoVariables {
 			if uid := os.Getenv(name); uid != "" && uid != "0" {
 				u, err := behind(ctx, uid)
 				if err != nil {
-					return User{}, fmt.Errorf("find the user behind $%s: %w", name, err)
+					return User{UID: uid}, fmt.Errorf("find the user behind $%s: %w", name, err)
 				}
 				return u, nil
 			}
@@ -72,6 +79,14 @@ func Of(ctx context.Context, user string) (User, error) {
 		return User{}, fmt.Errorf("only root can do this for user %s", user)
 	}
 	return behind(ctx, uid)
+}
+
+// Former is a user whom the system knew once, for who takes out what is left of them.
+func Former(uid string) (User, error) {
+	if _, err := strconv.ParseUint(uid, 10, 32); err != nil {
+		return User{}, fmt.Errorf("%q is no user id", uid)
+	}
+	return User{UID: uid, Name: uid, Sudo: true, Gone: true}, nil
 }
 
 // behind finds the user of that id, without whom root must not go on.

@@ -53,7 +53,7 @@ func lookupName(ctx context.Context, name string) (uid string, err error) {
 func getent(ctx context.Context, user string) ([]byte, error) {
 	program := systemProgram("getent")
 	if program == "" {
-		return nil, fmt.Errorf("the system knows no user %s", user)
+		return nil, fmt.Errorf("%w %s", ErrUnknown, user)
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -61,7 +61,7 @@ func getent(ctx context.Context, user string) ([]byte, error) {
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
 	if _, ended := errors.AsType[*exec.ExitError](err); ended && ctx.Err() == nil {
-		return nil, fmt.Errorf("the system knows no user %s", user)
+		return nil, fmt.Errorf("%w %s", ErrUnknown, user)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("ask getent for user %s: %w", user, err)

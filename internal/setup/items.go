@@ -46,11 +46,15 @@ func EnvironmentItem(path string) Item {
 	}}
 }
 
-// TrustItem is the local CA.
-func TrustItem() Item {
+// TrustItem is the local CA of a user whose names are below domain.
+func TrustItem(domain string) Item {
+	names := "names of this machine only"
+	if !slices.Contains([]string{"", "local", "localhost", "test"}, domain) {
+		names = "names of this machine, and ALL NAMES BELOW " + domain + ", only"
+	}
 	return Item{Change: Change{
 		Step: TrustStep, Kind: Trust, Path: "trust stores",
-		Why: "the local CA, which is good for names of this machine only (tunnelctl trust --dry-run has the list)", Undo: "taken out by fingerprint",
+		Why: "the local CA, which is good for " + names + " (tunnelctl trust --dry-run has the list)", Undo: "taken out by fingerprint",
 	}}
 }
 

@@ -68,7 +68,7 @@ func Plan(w Wish) ([]setup.Item, error) {
 			},
 			Runs: []string{agent, programPath("tunneld")},
 		},
-		setup.TrustItem(),
+		setup.TrustItem(w.Policy.Domain),
 	)
 	return slices.DeleteFunc(plan, func(i setup.Item) bool { return slices.Contains(w.Without, i.Step) }), nil
 }

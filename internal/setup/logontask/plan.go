@@ -20,6 +20,8 @@ type Wish struct {
 	// daemon would have to make, the outermost first.
 	State, Environment string
 	Missing            []string
+	// Domain is of the user's configuration.
+	Domain string
 	// Content has the programs, by their names without .exe.
 	Content map[string][]byte
 	// Without are the steps to leave out.
@@ -73,7 +75,7 @@ func Plan(w Wish) ([]setup.Item, error) {
 			},
 			Runs: []string{definition, daemon},
 		},
-		setup.TrustItem(),
+		setup.TrustItem(w.Domain),
 	}
 	return slices.DeleteFunc(plan, func(i setup.Item) bool { return slices.Contains(w.Without, i.Step) }), nil
 }

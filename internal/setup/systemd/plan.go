@@ -104,7 +104,7 @@ func Plan(w Wish) ([]setup.Item, error) {
 			},
 			Runs: []string{filepath.Join(unitDir, "tunneld@.service"), Copied.Daemon},
 		},
-		setup.TrustItem(),
+		setup.TrustItem(w.Domain),
 	)
 	return slices.DeleteFunc(plan, func(i setup.Item) bool { return slices.Contains(w.Without, i.Step) }), nil
 }
