@@ -216,6 +216,14 @@ func (c *trustChange) plan(ctx context.Context) ([]trustStep, error) {
 	for _, scope := range c.scopes() {
 		if scope == truststore.User && c.who.Sudo {
 			r, err := c.userReport(ctx, "--dry-run")
+			if err != nil && c.remove && ctx.Err() == nil {
+				// What is the machine's is to be taken out none the less.
+				steps = append(steps, trustStep{Step: truststore.Step{
+					Action: truststore.Remove, Blocked: err.Error(),
+					Place: truststore.Place{Path: c.who.Home, Scope: truststore.User, Readers: "programs of user " + c.who.Name},
+				}})
+				continue
+			}
 			if err != nil {
 				return nil, err
 			}

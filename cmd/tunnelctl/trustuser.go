@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,7 +8,9 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 
+	"github.com/tunneld/tunneld/internal/invoker"
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/tls/truststore"
 )
@@ -41,6 +42,9 @@ func (c *trustChange) userReport(ctx context.Context, how string) (trustReport, 
 	return r, nil
 }
 
+// userPatience is how long the user's part may take: programs are run for each store.
+const userPatience = 5 * time.Minute
+
 // asUser runs this program as the user, and returns what it wrote. What it said to
 // people was said, so its failure is only a status.
 func (c *trustChange) asUser(ctx context.Context, args ...string) ([]byte, error) {
@@ -51,20 +55,17 @@ func (c *trustChange) asUser(ctx context.Context, args ...string) ([]byte, error
 	if socket := localapi.Named(c.client.Socket); socket != "" {
 		args = append([]string{"--socket", socket}, args...)
 	}
-	cmd := c.who.Command(ctx, program, args...)
-	var out, said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &said
-	err = cmd.Run()
+	out, said, err := invoker.Output(ctx, userPatience, func(ctx context.Context) *exec.Cmd { return c.who.Command(ctx, program, args...) })
 	if ended, ok := errors.AsType[*exec.ExitError](err); ok && ended.Exited() {
-		return out.Bytes(), &saidError{status: ended.ExitCode(), said: said.String()}
+		return out, &saidError{status: ended.ExitCode(), said: string(said)}
 	}
 	if err != nil {
-		return out.Bytes(), &localapi.Error{
+		return out, &localapi.Error{
 			Message: fmt.Sprintf("run %s as user %s: %v", program, c.who.Name, err),
 			Hint:    "put tunnelctl where that user can run it, such as /usr/local/bin",
 		}
 	}
-	return out.Bytes(), nil
+	return out, nil
 }
 
 // A saidError is the failure of another tunnelctl, with all that it said about it.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -248,31 +248,11 @@ func ourself() (string, error) {
 	return os.Executable()
 }
 
-const (
-	// homePatience is how long a process may look at a home, which may be far away.
-	homePatience = time.Minute
-	// homeOutput is how much it may print.
-	homeOutput = 256 << 10
-)
-
-var errEndless = errors.New("it prints without an end")
-
-// A bounded keeps what is written to it, and gives up on too much.
-type bounded struct {
-	kept   bytes.Buffer // not embedded: io.Copy would fill it by itself
-	giveUp context.CancelCauseFunc
-}
-
-func (b *bounded) Write(text []byte) (int, error) {
-	if b.kept.Len()+len(text) > homeOutput {
-		b.giveUp(errEndless)
-		return 0, errEndless
-	}
-	return b.kept.Write(text)
-}
+// homePatience is how long a process may look at a home, which may be far away.
+const homePatience = time.Minute
 
 // asUser runs this program as the user, with the environment that a service has, and
-// returns what it prints. The user may stop that process, or make it print anything.
+// returns what it prints.
 func asUser(ctx context.Context, who invoker.User, args ...string) ([]byte, error) {
 	program, err := ourself()
 	if err != nil {
@@ -282,35 +262,28 @@ func asUser(ctx context.Context, who invoker.User, args ...string) ([]byte, erro
 }
 
 func runAsUser(ctx context.Context, who invoker.User, patience time.Duration, program string, args ...string) ([]byte, error) {
-	waiting, stop := context.WithTimeoutCause(ctx, patience, fmt.Errorf("it did not end within %v", patience))
-	defer stop()
-	limited, giveUp := context.WithCancelCause(waiting)
-	defer giveUp(nil)
-	cmd := who.Command(limited, program, args...)
-	if !who.Sudo {
-		cmd.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool {
-			name, _, _ := strings.Cut(variable, "=")
-			return name == "XDG_CONFIG_HOME" || name == "XDG_STATE_HOME" || name == "HOME"
-		})
-		cmd.Env = append(cmd.Env, "HOME="+who.Home)
+	out, errOut, err := invoker.Output(ctx, patience, func(ctx context.Context) *exec.Cmd {
+		cmd := who.Command(ctx, program, args...)
+		if !who.Sudo {
+			cmd.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool {
+				name, _, _ := strings.Cut(variable, "=")
+				return name == "XDG_CONFIG_HOME" || name == "XDG_STATE_HOME" || name == "HOME"
+			})
+			cmd.Env = append(cmd.Env, "HOME="+who.Home)
+		}
+		return cmd
+	})
+	if err != nil {
+		return nil, fmt.Errorf("as user %s: %w", who.Name, said(err, string(errOut)))
 	}
-	cmd.WaitDelay = time.Second
-	out, errOut := bounded{giveUp: giveUp}, bounded{giveUp: giveUp}
-	cmd.Stdout, cmd.Stderr = &out, &errOut
-	err := cmd.Run()
-	switch {
-	case err == nil:
-		return out.kept.Bytes(), nil
-	case limited.Err() != nil && ctx.Err() == nil:
-		err = context.Cause(limited)
-	default:
-		err = said(err, errOut.kept.String())
-	}
-	return nil, fmt.Errorf("as user %s: %w", who.Name, err)
+	return out, nil
 }
 
 // said is what another process of ours said why it failed.
 func said(err error, stderr string) error {
+	if _, ended := errors.AsType[*exec.ExitError](err); !ended {
+		return err
+	}
 	for line := range strings.Lines(stderr) {
 		if text, ok := strings.CutPrefix(line, "tunneld: error: "); ok {
 			return errors.New(printable(text))

@@ -170,8 +170,11 @@ func (i *installation) install(ctx context.Context) error {
 	if ctx.Err() != nil {
 		err = errInterrupted
 	}
+	if _, told := errors.AsType[hinted](err); err != nil && !told {
+		err = withHint(err, "mend that and install again, which goes on from here; or take it out: tunneld uninstall")
+	}
 	if err != nil {
-		return withHint(err, "mend that and install again, which goes on from here; or take it out: tunneld uninstall")
+		return err
 	}
 	i.nextStep(who)
 	if len(left) > 0 {
@@ -181,7 +184,7 @@ func (i *installation) install(ctx context.Context) error {
 }
 
 // errInterrupted: Ctrl-C, or the like.
-var errInterrupted = errors.New("interrupted")
+var errInterrupted = withHint(errors.New("interrupted"), "do the same again, which goes on from here")
 
 // interruptible ends ctx where the process would be ended, so that what it has started
 // ends with it. The second time it is ended. That nobody reads what it prints any more
@@ -208,7 +211,7 @@ func (s *site) unchanged(ctx context.Context) error {
 		return fmt.Errorf("the configuration has an error: %s", now.Problem)
 	}
 	if !now.same(s.view) {
-		return fmt.Errorf("the configuration that the service goes by is %s, and not what the plan was made from", now.Config)
+		return withHint(fmt.Errorf("the configuration that the service goes by is %s, and not what the plan was made from", now.Config), "install again")
 	}
 	return nil
 }
@@ -445,8 +448,8 @@ func (i *installation) remove(ctx context.Context, who invoker.User) error {
 	if ctx.Err() != nil {
 		err = errInterrupted
 	}
-	if err != nil {
-		return withHint(err, "uninstall again when that is mended: it goes on from here")
+	if _, told := errors.AsType[hinted](err); err != nil && !told {
+		err = withHint(err, "uninstall again when that is mended: it goes on from here")
 	}
-	return nil
+	return err
 }

@@ -65,6 +65,14 @@ func (t trust) Undo(ctx context.Context, _ setup.Change) (string, error) {
 	return "", t.tunnelctl(ctx, args...)
 }
 
+// An unread passes on what is written to it, and does not mind if nobody reads that.
+type unread struct{ to io.Writer }
+
+func (u unread) Write(text []byte) (int, error) {
+	_, _ = u.to.Write(text)
+	return len(text), nil
+}
+
 func (t trust) tunnelctl(ctx context.Context, args ...string) error {
 	cmd := exec.CommandContext(ctx, t.client, append([]string{"--socket", t.socket}, args...)...)
 	cmd.Dir = "/"
@@ -73,7 +81,7 @@ func (t trust) tunnelctl(ctx context.Context, args ...string) error {
 	cmd.WaitDelay = 5 * time.Second
 	cmd.Env = rootEnvironment(t.who)
 	var errOut bytes.Buffer
-	cmd.Stdout, cmd.Stderr = t.out, &errOut
+	cmd.Stdout, cmd.Stderr = unread{t.out}, &errOut
 	if err := cmd.Run(); err != nil {
 		if text := strings.TrimSpace(errOut.String()); text != "" {
 			return fmt.Errorf("%s", strings.ReplaceAll(text, "\n", "; "))

@@ -318,8 +318,8 @@ var errNotThere = errors.New("it is not there")
 
 // Remove takes back all that the receipt has, the latest first, and what of the plan
 // is there although it is not noted: receipts may have been lost. It says in left
-// what was left alone, and why. It goes on after what fails, but for the programs:
-// they are what it takes to try again.
+// what was left alone, and why. It goes on after what fails, but for the programs,
+// and what the user has in their home: they are what it takes to try again.
 func (m *Machine) Remove(ctx context.Context, plan []Item) (left []string, err error) {
 	r, err := m.receipt()
 	if err != nil {
@@ -342,7 +342,7 @@ func (m *Machine) undo(ctx context.Context, r *receipt, changes []Change) (left 
 		if err := ctx.Err(); err != nil {
 			return left, errors.Join(append(failed, err)...)
 		}
-		if len(failed) > 0 && program(c, changes) {
+		if len(failed) > 0 && (c.Kind == Home || program(c, changes)) {
 			m.progress(c, kept)
 			continue
 		}

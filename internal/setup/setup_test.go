@@ -495,8 +495,16 @@ func TestRemoveGoesOn(t *testing.T) {
 	w.apply(w.machine("1000"), plan("1000", "1"))
 	m := w.machine("1000")
 	broken := errors.New("the manager is ill")
-	m.Actors = map[Kind]Actor{Service: failing{broken}}
-	if _, err := m.Remove(t.Context(), nil); !errors.Is(err, broken) {
+	m.Actors = map[Kind]Actor{Service: failing{broken}, Home: failing{errors.New("notes of what failed are gone")}}
+	r, err := m.receipt()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.changes = slices.Insert(r.changes, len(r.changes)-1, Change{Kind: Home, Path: "/home"})
+	if err := r.write(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Remove(t.Context(), nil); !errors.Is(err, broken) || strings.Contains(err.Error(), "notes") {
 		t.Errorf("removed: %v", err)
 	}
 	if _, there := w.state()["/etc/tunneld-1000"]; there {
@@ -507,7 +515,8 @@ func TestRemoveGoesOn(t *testing.T) {
 			t.Errorf("%s is gone, and with it what would try again", path)
 		}
 	}
-	w.remove(w.machine("1000"), nil)
+	m.Actors = map[Kind]Actor{Service: ServiceActor(w.services), Home: ServiceActor(w.services)}
+	w.remove(m, nil)
 	w.same(before)
 }
 
