@@ -414,7 +414,7 @@ func (i *installation) remove(ctx context.Context, who invoker.User) error {
 		return nil
 	}
 	fmt.Fprintf(i.out, "tunneld of the user %s (%s) will be taken out:\n\n", who.Name, who.UID)
-	for _, c := range slices.Backward(there) {
+	for _, c := range there {
 		fmt.Fprintf(i.out, "- %s %s: %s\n", c.Kind, c.Path, c.Undo)
 	}
 	if i.dryRun {

@@ -4,6 +4,7 @@
 package setup
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -316,7 +317,7 @@ func (m *Machine) apply(ctx context.Context, r *receipt, item Item) (what, left 
 // errNotThere: what was made is not found.
 var errNotThere = errors.New("it is not there")
 
-// Remove takes back all that the receipt has, the latest first, and what of the plan
+// Remove takes back all that the receipt has, in the order of Noted, and what of the plan
 // is there although it is not noted: receipts may have been lost. It says in left
 // what was left alone, and why. It goes on after what fails, but for the programs,
 // and what the user has in their home: they are what it takes to try again.
@@ -335,10 +336,10 @@ func (m *Machine) Remove(ctx context.Context, plan []Item) (left []string, err e
 	return left, r.remove()
 }
 
-// undo takes changes back, the latest first.
+// undo takes changes back, in the order of backward.
 func (m *Machine) undo(ctx context.Context, r *receipt, changes []Change) (left []string, err error) {
 	var failed []error
-	for _, c := range slices.Backward(changes) {
+	for _, c := range backward(changes) {
 		if err := ctx.Err(); err != nil {
 			return left, errors.Join(append(failed, err)...)
 		}
@@ -411,13 +412,41 @@ func (m *Machine) progress(c Change, what string) {
 	}
 }
 
-// Noted is what Remove would take back, in the order in which it was made.
+// backward is the order to take changes back in: the latest first, but whatever takes
+// programs before these, and directories after what is in them. Later installations
+// may have added to the first one's changes.
+func backward(changes []Change) []Change {
+	rank := func(c Change) int {
+		switch c.Kind {
+		case Trust:
+			return 0
+		case Service:
+			return 1
+		case Home:
+			return 2
+		case Directory:
+			return 4
+		}
+		return 3
+	}
+	changes = slices.Clone(changes)
+	slices.Reverse(changes)
+	slices.SortStableFunc(changes, func(a, b Change) int {
+		if rank(a) != rank(b) || rank(a) != 4 {
+			return cmp.Compare(rank(a), rank(b))
+		}
+		return cmp.Compare(strings.Count(b.Path, "/"), strings.Count(a.Path, "/"))
+	})
+	return changes
+}
+
+// Noted is what Remove would take back, in the order in which it does.
 func (m *Machine) Noted(ctx context.Context, plan []Item) ([]Change, error) {
 	r, err := m.receipt()
 	if err != nil {
 		return nil, err
 	}
-	return m.noted(ctx, r, plan), nil
+	return backward(m.noted(ctx, r, plan)), nil
 }
 
 // noted are the changes of a receipt, and those of the plan that are there although

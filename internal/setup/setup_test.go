@@ -370,6 +370,26 @@ func TestTwoUsers(t *testing.T) {
 	w.same(before)
 }
 
+// What a later installation has added, such as programs that a package had before, is
+// not gone before what takes it.
+func TestBackward(t *testing.T) {
+	change := func(k Kind, path string) Change { return Change{Kind: k, Path: path} }
+	noted := []Change{
+		change(File, "/etc/policy"), change(Home, "state"), change(Home, "environment"),
+		change(Service, "helper"), change(Service, "daemon"), change(Trust, "stores"),
+		change(File, "/usr/a/b/program"), change(Link, "/usr/bin/program"),
+		change(Directory, "/usr/a/b"), change(Directory, "/usr/a"),
+	}
+	var got []string
+	for _, c := range backward(noted) {
+		got = append(got, c.Path)
+	}
+	want := []string{"stores", "daemon", "helper", "environment", "state", "/usr/bin/program", "/usr/a/b/program", "/etc/policy", "/usr/a/b", "/usr/a"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // Whoever of two users goes first, nothing stays, and nothing is said of others.
 func TestTwoUsersInAnyOrder(t *testing.T) {
 	for _, order := range [][]string{{"1000", "1001"}, {"1001", "1000"}} {
