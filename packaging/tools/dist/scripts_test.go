@@ -13,17 +13,19 @@ import (
 
 // enter runs a script of the packages, $1 with the arguments after it, where it can
 // do no harm: in a mount namespace, in which all but what it may write is read-only.
-// $SYSTEMD, $RECEIPTS say what there is. At last it lists what is left of the
+// $SYSTEMD, $RECEIPTS, $COPIES say what there is. At last it lists what is left of the
 // programs' files.
 const enter = `set -e
 keep=$1; shift
 mount -t tmpfs none "$keep/rw"
-mkdir "$keep/rw/run" "$keep/rw/lib" "$keep/rw/etc"
+mkdir "$keep/rw/run" "$keep/rw/lib" "$keep/rw/etc" "$keep/rw/local"
 mount --bind "$keep/rw/run" /run
 mount --bind "$keep/rw/lib" /var/lib
 mount --bind "$keep/rw/etc" /etc
+mount --bind "$keep/rw/local" /usr/local
 mkdir -p /etc/tunneld/helper /var/lib/tunneld/install /var/lib/tunneld-helper /var/lib/others
 [ -z "$SYSTEMD" ] || mkdir -p /run/systemd/system
+[ -z "$COPIES" ] || { mkdir -p /usr/local/libexec/tunneld; : >/usr/local/libexec/tunneld/tunneld; }
 [ -z "$RECEIPTS" ] || : >/var/lib/tunneld/install/1000.json
 mount -o remount,ro,bind /
 if touch "$keep/bin/tunneld" 2>/dev/null; then echo "it is not read-only"; exit 1; fi
@@ -39,6 +41,7 @@ func TestScripts(t *testing.T) {
 	all := []string{"etc/tunneld", "var/lib/others", "var/lib/tunneld", "var/lib/tunneld-helper"}
 	const (
 		next    = `tunneld: run "sudo tunneld install" to set it up for yourself.`
+		copies  = `tunneld: what runs are the copies in /usr/local/libexec/tunneld; run "sudo /usr/bin/tunneld install" for this package.`
 		reload  = "systemctl: daemon-reload"
 		restart = "systemctl: try-restart tunneld@*.service"
 		undo    = "tunneld: uninstall --all --yes"
@@ -48,13 +51,14 @@ func TestScripts(t *testing.T) {
 	tests := []struct {
 		name, script string
 		args         string
-		set          string // of SYSTEMD, RECEIPTS, and FAILS: all programs fail
+		set          string // of SYSTEMD, RECEIPTS, COPIES, and FAILS: all programs fail
 		said         []string
 		left         []string // nil: all
 	}{
 		{"dpkg installs", "postinst", "configure", "SYSTEMD", []string{reload, restart, next}, nil},
 		{"dpkg installs, without systemd", "postinst", "configure", "", []string{next}, nil},
 		{"dpkg upgrades", "postinst", "configure 0.5.0-1", "SYSTEMD RECEIPTS", []string{reload, restart}, nil},
+		{"dpkg installs beside copies", "postinst", "configure", "SYSTEMD RECEIPTS COPIES", []string{reload, restart, copies}, nil},
 		{"dpkg upgrades, and systemd cannot", "postinst", "configure 0.5.0-1", "SYSTEMD RECEIPTS FAILS", []string{reload, restart}, nil},
 		{"dpkg gives an upgrade up", "postinst", "abort-upgrade 0.6.0-1", "SYSTEMD RECEIPTS", nil, nil},
 		{"rpm installs", "postinst", "1", "SYSTEMD", []string{reload, restart, next}, nil},
@@ -97,7 +101,7 @@ func TestScripts(t *testing.T) {
 				t.Fatal(err)
 			}
 			cmd := exec.Command("unshare", append([]string{"--mount", "sh", "-c", enter, "sh", dir, script}, strings.Fields(tt.args)...)...)
-			cmd.Env = append(os.Environ(), "SYSTEMD=", "RECEIPTS=", "FAILS=")
+			cmd.Env = append(os.Environ(), "SYSTEMD=", "RECEIPTS=", "COPIES=", "FAILS=")
 			for _, name := range strings.Fields(tt.set) {
 				cmd.Env = append(cmd.Env, name+"=yes")
 			}
