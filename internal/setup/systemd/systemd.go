@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -42,6 +43,8 @@ type Manager struct {
 	Dir string
 	// run runs systemctl; nil means the real one.
 	run func(ctx context.Context, args ...string) ([]byte, error)
+	// journal has what a unit has said; nil means the real one.
+	journal func(ctx context.Context, unit string) ([]byte, error)
 }
 
 func (m Manager) systemctl(ctx context.Context, args ...string) (string, error) {
@@ -58,13 +61,23 @@ func (m Manager) systemctl(ctx context.Context, args ...string) (string, error) 
 	return strings.TrimSpace(string(out)), nil
 }
 
-// programs is where systemctl is: $PATH may lead root anywhere.
-var programs = [...]string{"/usr/bin/systemctl", "/bin/systemctl", "/run/current-system/sw/bin/systemctl"}
+// dirs is where systemd's programs are: $PATH may lead root anywhere.
+var dirs = [...]string{"/usr/bin", "/bin", "/run/current-system/sw/bin"}
 
 func systemctl(ctx context.Context, args ...string) ([]byte, error) {
-	program := programs[0]
-	for _, p := range programs {
-		if _, err := os.Stat(p); err == nil {
+	return call(ctx, "systemctl", args...)
+}
+
+// journal is what a unit has said of late.
+func journal(ctx context.Context, unit string) ([]byte, error) {
+	_, _ = call(ctx, "journalctl", "--sync") // the last lines may be under way
+	return call(ctx, "journalctl", "--quiet", "--no-pager", "--output=cat", "--since=-3min", "--lines=20", "--unit="+unit)
+}
+
+func call(ctx context.Context, name string, args ...string) ([]byte, error) {
+	program := filepath.Join(dirs[0], name)
+	for _, dir := range dirs {
+		if p := filepath.Join(dir, name); exists(p) {
 			program = p
 			break
 		}
@@ -78,6 +91,11 @@ func systemctl(ctx context.Context, args ...string) ([]byte, error) {
 		err = fmt.Errorf("%w: %s", err, said)
 	}
 	return out, err
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // State implements setup.Services.
@@ -107,7 +125,39 @@ func (m Manager) Enable(ctx context.Context, unit string) error {
 		return err
 	}
 	_, err := m.systemctl(ctx, "start", unit)
-	return err
+	return m.explained(ctx, unit, err)
+}
+
+// failure is how our programs begin to say why they end.
+var failure = regexp.MustCompile(`^tunneld(-helper)?: error: (.+)`)
+
+// explained is err with what the service itself said last, which systemctl leaves to
+// the journal. It is the user's process that says so, so it is quoted.
+func (m Manager) explained(ctx context.Context, unit string, err error) error {
+	if err == nil {
+		return nil
+	}
+	read := m.journal
+	if read == nil {
+		read = journal
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	out, _ := read(ctx, unit) // there may be none
+	why := ""
+	for line := range strings.Lines(string(out)) {
+		if said := failure.FindStringSubmatch(strings.TrimSpace(line)); said != nil {
+			why = said[2]
+		}
+	}
+	if why == "" {
+		return err
+	}
+	const most = 500
+	if len(why) > most {
+		why = why[:most]
+	}
+	return fmt.Errorf("%w It said: %q", err, why)
 }
 
 // Disable implements setup.Services.
@@ -154,7 +204,7 @@ func (m Manager) links(unit string) []string {
 // Restart implements setup.Services.
 func (m Manager) Restart(ctx context.Context, unit string) error {
 	_, err := m.systemctl(ctx, "restart", unit)
-	return err
+	return m.explained(ctx, unit, err)
 }
 
 // Settle has systemd read the unit files again.

@@ -245,7 +245,8 @@ func TestManager(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := &playedSystemctl{answers: tt.answers}
-			got, err := tt.do(Manager{run: p.run, Dir: t.TempDir()})
+			silent := func(context.Context, string) ([]byte, error) { return nil, errors.New("no journal") }
+			got, err := tt.do(Manager{run: p.run, journal: silent, Dir: t.TempDir()})
 			if (err != nil) != tt.fails {
 				t.Fatalf("failed: %v", err)
 			}
@@ -258,6 +259,32 @@ func TestManager(t *testing.T) {
 				if diff := cmp.Diff(tt.asked, p.asked); diff != "" {
 					t.Errorf("asked (-want +got):\n%s", diff)
 				}
+			}
+		})
+	}
+}
+
+// Why a service does not start, it says itself; systemctl does not.
+func TestExplained(t *testing.T) {
+	const unit = "tunneld@1000.service"
+	said := "Starting...\ntunneld: error: an older one\n" +
+		"tunneld: error: another tunneld uses \x1b[2J/home/dev/.local/state/tunneld\ntunneld: hint: use that one\nStopped.\n"
+	for _, tt := range []struct{ name, said, want string }{
+		{"it said so", said, `exit status 1 It said: "another tunneld uses \x1b[2J/home/dev/.local/state/tunneld"`},
+		{"it said nothing", "Starting...\n", "exit status 1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := Manager{
+				run: func(_ context.Context, args ...string) ([]byte, error) {
+					if args[0] == "start" {
+						return nil, errors.New("exit status 1")
+					}
+					return nil, nil
+				},
+				journal: func(context.Context, string) ([]byte, error) { return []byte(tt.said), nil },
+			}
+			if err := m.Enable(t.Context(), unit); err == nil || !strings.HasSuffix(err.Error(), tt.want) {
+				t.Errorf("%v; want %s", err, tt.want)
 			}
 		})
 	}
