@@ -43,7 +43,7 @@ type homeView struct {
 	Ports     []uint16     `json:"ports"`
 	// Captured says that there is a captured environment.
 	Captured bool `json:"captured"`
-	// Problem is what is wrong with the configuration; the domain, addresses and ports are not known then.
+	// Problem is what is wrong with the home or the configuration; the domain, addresses and ports are not known then.
 	Problem string `json:"problem,omitempty"`
 }
 
@@ -70,7 +70,7 @@ func viewHome() (v homeView, err error) {
 		return v, nil
 	}
 	if cfg, err := config.Load(v.Config); err != nil {
-		v.Problem = err.Error()
+		v.Problem = "the configuration has an error: " + err.Error()
 	} else {
 		v.Domain, v.Addresses = cfg.Domain, cfg.Addresses
 		v.Ports = []uint16{cfg.Gateway.HTTP, cfg.Gateway.HTTPS}

@@ -208,7 +208,7 @@ func (s *site) unchanged(ctx context.Context) error {
 		return fmt.Errorf("look what has changed: %w", err)
 	}
 	if now.Problem != "" {
-		return fmt.Errorf("the configuration has an error: %s", now.Problem)
+		return errors.New(now.Problem)
 	}
 	if !now.same(s.view) {
 		return withHint(fmt.Errorf("the configuration that the service goes by is %s, and not what the plan was made from", now.Config), "install again")

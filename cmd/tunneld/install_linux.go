@@ -48,7 +48,7 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 		view = homeView{}
 	}
 	if view.Problem != "" && !out {
-		return nil, withHint(fmt.Errorf("the configuration of user %s has an error: %s", who.Name, view.Problem), "mend that first: the plan depends on it")
+		return nil, withHint(fmt.Errorf("user %s: %s", who.Name, view.Problem), "mend that first: the plan depends on it")
 	}
 	wish := systemd.Wish{
 		UID: who.UID, State: view.State, Environment: filepath.Join(view.State, environmentFile), Missing: view.Missing,

@@ -54,7 +54,7 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 		return nil, fmt.Errorf("look at what is user %s's: %w", who.Name, err)
 	}
 	if view.Problem != "" && !out {
-		return nil, withHint(fmt.Errorf("the configuration of user %s has an error: %s", who.Name, view.Problem), "mend that first: the plan depends on it")
+		return nil, withHint(fmt.Errorf("user %s: %s", who.Name, view.Problem), "mend that first: the plan depends on it")
 	}
 	dir, err := programFiles()
 	if err != nil {
