@@ -90,9 +90,6 @@ func Plan(w Wish) ([]setup.Item, error) {
 	}
 	plan = append(plan, policy...)
 	plan = append(plan,
-		// systemd makes them itself, with what is in them, and removes only that.
-		setup.DirectoryItem(setup.NamesStep, "/run/tunneld-helper", "for the sockets of tunneld-helper"),
-		setup.DirectoryItem(setup.ServiceStep, "/run/tunneld", "for the sockets of daemons"),
 		setup.HomeItem(w.State, w.Missing),
 		setup.EnvironmentItem(w.Environment),
 		// Not restarted when its unit is another one: that would take the names back.

@@ -41,6 +41,8 @@ type Manager struct {
 	Offline bool
 	// Dir is where units are linked, /etc/systemd/system if it is empty.
 	Dir string
+	// runtime is where systemd makes directories for sockets, /run if it is empty.
+	runtime string
 	// run runs systemctl; nil means the real one.
 	run func(ctx context.Context, args ...string) ([]byte, error)
 	// journal has what a unit has said; nil means the real one.
@@ -177,6 +179,13 @@ func (m Manager) Disable(ctx context.Context, unit string) error {
 		if _, err := m.systemctl(ctx, "disable", "--quiet", unit); err != nil {
 			return err
 		}
+	}
+	if strings.HasSuffix(unit, ".service") {
+		// A stop in the pause before a restart leaves its directory there.
+		_, _ = m.systemctl(ctx, "clean", "--what=runtime", unit)
+	}
+	for _, name := range []string{"tunneld", "tunneld-helper"} {
+		os.Remove(filepath.Join(cmp.Or(m.runtime, "/run"), name)) // if it is empty: systemd leaves what is above
 	}
 	// That it failed once is no longer of interest; and it may have never been known.
 	_, _ = m.systemctl(ctx, "reset-failed", unit)

@@ -215,7 +215,8 @@ func TestManager(t *testing.T) {
 			answers: map[string]string{"show --property=LoadState --value " + unit: "loaded\n"},
 			do:      func(m Manager) (any, error) { return nil, m.Disable(t.Context(), unit) },
 			asked: []string{
-				"show --property=LoadState --value " + unit, "stop " + unit, "disable --quiet " + unit, "reset-failed " + unit,
+				"show --property=LoadState --value " + unit, "stop " + unit, "disable --quiet " + unit,
+				"clean --what=runtime " + unit, "reset-failed " + unit,
 			},
 		},
 		{
@@ -246,7 +247,7 @@ func TestManager(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			p := &playedSystemctl{answers: tt.answers}
 			silent := func(context.Context, string) ([]byte, error) { return nil, errors.New("no journal") }
-			got, err := tt.do(Manager{run: p.run, journal: silent, Dir: t.TempDir()})
+			got, err := tt.do(Manager{run: p.run, journal: silent, runtime: t.TempDir(), Dir: t.TempDir()})
 			if (err != nil) != tt.fails {
 				t.Fatalf("failed: %v", err)
 			}
@@ -261,6 +262,23 @@ func TestManager(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What systemd has made for sockets goes with the last of them.
+func TestRuntimeDirectories(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "tunneld", "1001"), 0o755), os.Mkdir(filepath.Join(dir, "tunneld-helper"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	m := Manager{runtime: dir, Dir: t.TempDir(), run: func(context.Context, ...string) ([]byte, error) { return nil, nil }}
+	if err := m.Disable(t.Context(), "tunneld@1000.service"); err != nil {
+		t.Fatal(err)
+	}
+	for name, there := range map[string]bool{"tunneld": true, "tunneld-helper": false} {
+		if _, err := os.Stat(filepath.Join(dir, name)); (err == nil) != there {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
