@@ -43,6 +43,8 @@ type homeView struct {
 	Ports     []uint16     `json:"ports"`
 	// Captured says that there is a captured environment.
 	Captured bool `json:"captured"`
+	// Trusted says that there are notes of trust stores of the user's.
+	Trusted bool `json:"trusted"`
 	// Problem is what is wrong with the home or the configuration; the domain, addresses and ports are not known then.
 	Problem string `json:"problem,omitempty"`
 }
@@ -65,6 +67,9 @@ func viewHome() (v homeView, err error) {
 	if err != nil {
 		return v, err
 	}
+	// Where tunnelctl notes them, whatever the environment says.
+	_, err = os.Lstat(filepath.Join(home, ".local", "state", "tunneld", "trust"))
+	v.Trusted = err == nil
 	if _, err := os.Stat(home); err != nil {
 		v.Problem = fmt.Sprintf("there is no home directory: %v", err)
 		return v, nil

@@ -83,7 +83,7 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 				setup.Service: sessions{services, services.(setup.Restarter)},
 				setup.Home:    h,
 				setup.Trust: trust{
-					who: who, client: launchd.ProgramDir + "/tunnelctl", domains: i.domains, out: i.out,
+					who: who, client: launchd.ProgramDir + "/tunnelctl", domains: i.domains, out: i.out, look: h.view,
 					socket: launchd.ControlSocket(who.Home),
 				},
 			},

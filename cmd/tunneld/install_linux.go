@@ -85,7 +85,7 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 				setup.Service: setup.ServiceActor(manager),
 				setup.Home:    h,
 				setup.Trust: trust{
-					who: who, client: client(wish.Programs()), domains: i.domains, out: i.out,
+					who: who, client: client(wish.Programs()), domains: i.domains, out: i.out, look: h.view,
 					socket: "/run/tunneld/" + who.UID + "/tunneld.sock",
 				},
 			},

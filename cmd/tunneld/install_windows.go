@@ -101,7 +101,7 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 				setup.Service: setup.ServiceActor(services),
 				setup.Home:    h,
 				setup.Trust: trust{
-					who: who, client: logontask.ProgramDir(dir) + `\tunnelctl.exe`, domains: i.domains, out: i.out,
+					who: who, client: logontask.ProgramDir(dir) + `\tunnelctl.exe`, domains: i.domains, out: i.out, look: h.view,
 					socket: filepath.Join(socket, "tunneld", "tunneld.sock"),
 				},
 			},

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -24,23 +23,19 @@ type trust struct {
 	client  string // tunnelctl, of root's own
 	socket  string // of the daemon
 	domains []string
+	look    func(context.Context) (homeView, error)
 	out     io.Writer
 }
 
 // Done implements setup.Actor: whether there is anything to take out.
-func (t trust) Done(context.Context, setup.Change) (bool, error) {
-	dirs := []string{"/var/lib/tunneld-trust/" + t.who.UID}
-	if !t.who.Gone {
-		dirs = append(dirs, filepath.Join(t.who.Home, ".local/state/tunneld/trust"))
+func (t trust) Done(ctx context.Context, _ setup.Change) (bool, error) {
+	if _, err := os.Lstat("/var/lib/tunneld-trust/" + t.who.UID); err == nil {
+		return true, nil
+	} else if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
+		return false, err
 	}
-	for _, dir := range dirs {
-		if _, err := os.Lstat(dir); err == nil {
-			return true, nil
-		} else if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrPermission) {
-			return false, err
-		}
-	}
-	return false, nil
+	v, err := t.look(ctx)
+	return v.Trusted, err
 }
 
 // Do implements setup.Actor. Some store or other may be out of reach, which is no
