@@ -190,7 +190,8 @@ var errInterrupted = withHint(errors.New("interrupted"), "do the same again, whi
 // ends with it. The second time it is ended. That nobody reads what it prints any more
 // is no reason to stop in the middle.
 func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ending := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+	ctx, stop := signal.NotifyContext(ctx, slices.DeleteFunc(ending, signal.Ignored)...) // as nohup has it
 	context.AfterFunc(ctx, stop)
 	unread := make(chan os.Signal, 1)
 	signal.Notify(unread, syscall.SIGPIPE)
