@@ -77,6 +77,7 @@ func (t trust) tunnelctl(ctx context.Context, args ...string) error {
 	cmd.Env = rootEnvironment(t.who)
 	var errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = unread{t.out}, &errOut
+	defer endWithUs(cmd)()
 	if err := cmd.Run(); err != nil {
 		if text := strings.TrimSpace(errOut.String()); text != "" {
 			return fmt.Errorf("%s", strings.ReplaceAll(text, "\n", "; "))
