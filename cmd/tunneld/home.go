@@ -254,7 +254,7 @@ func ourself() (string, error) {
 }
 
 // homePatience is how long a process may look at a home, which may be far away.
-const homePatience = time.Minute
+const homePatience = 30 * time.Second
 
 // asUser runs this program as the user, with the environment that a service has, and
 // returns what it prints.

@@ -123,8 +123,10 @@ func (i *installation) install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := i.checkDomain(s.view.Domain); err != nil {
-		return err
+	if slices.Contains(s.steps, setup.NamesStep) || slices.Contains(s.steps, setup.TrustStep) {
+		if err := i.checkDomain(s.view.Domain); err != nil {
+			return err
+		}
 	}
 	if err := checkPolicies(s.plan); err != nil {
 		return err
