@@ -201,6 +201,7 @@ func TestUninstall(t *testing.T) {
 	}{
 		{name: "nothing has happened"},
 		{name: "without a package", plain: true},
+		{name: "copies were installed over the package", script: opt + "plain/tunneld install --yes --user dev"},
 		{name: "the daemon is dead", script: "systemctl kill --signal=KILL " + daemonUnit + "; systemctl stop " + daemonUnit},
 		{name: "the daemon is masked", script: "systemctl mask --quiet --now " + daemonUnit, after: "systemctl unmask --quiet " + daemonUnit, stays: []string{"/etc/systemd/system/" + daemonUnit}},
 		// What was the user's before is not known then, and stays; that is said.
