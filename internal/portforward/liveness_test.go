@@ -136,7 +136,10 @@ func TestPathThatIsGone(t *testing.T) {
 			t.Parallel()
 			c, pod := newCluster(t, demo.Options{})
 			p, d := newPool(t, c)
-			p.PingTimeout = time.Second
+			p.PingInterval, p.PingTimeout = time.Hour, time.Second
+			if !tt.noticed {
+				p.PingTimeout = 5 * time.Second // for a busy machine to say that nobody may look
+			}
 			passes := newClock(t, c)
 			var first *mutable
 			p.Dial = func(ctx context.Context, pod portforward.Pod) (net.Conn, error) {
@@ -149,13 +152,16 @@ func TestPathThatIsGone(t *testing.T) {
 			}
 			l := open(t, p, pod, echoPort)
 			exchange(t, l, "hello")
+			if !tt.noticed {
+				defer tt.fault(c)() // before anybody could look
+			}
 			close(first.mute)
 			if _, err := l.Write(make([]byte, tt.sent)); err != nil {
 				t.Fatal(err)
 			}
 			if !tt.noticed { // it might be the pod that takes nothing
-				defer tt.fault(c)()
-				passes(time.Second)
+				p.PingAll() // now that all is on its way
+				passes(p.PingTimeout + time.Second)
 				if u := p.Usage(pod); u.Upgraded != 1 {
 					t.Errorf("usage %+v; want the connection kept", u)
 				}
@@ -163,6 +169,7 @@ func TestPathThatIsGone(t *testing.T) {
 			}
 			undo := tt.fault(c)
 			defer undo()
+			p.PingAll()
 			if _, err := l.Read(make([]byte, 1)); !errors.Is(err, portforward.ErrLinkDead) {
 				t.Errorf("read: %v; want ErrLinkDead", err)
 			}
