@@ -414,7 +414,11 @@ func (i *installation) remove(ctx context.Context, who invoker.User) error {
 	}
 	if len(there) == 0 {
 		fmt.Fprintf(i.out, "nothing is installed for the user %s\n", who.Name)
-		return nil
+		if i.dryRun || needsRoot && os.Geteuid() != 0 {
+			return nil
+		}
+		_, err := s.machine.Remove(ctx, nil) // a removal that was killed may have left empty directories
+		return err
 	}
 	fmt.Fprintf(i.out, "tunneld of the user %s (%s) will be taken out:\n\n", who.Name, who.UID)
 	for _, c := range there {

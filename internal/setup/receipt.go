@@ -152,8 +152,9 @@ func (r *receipt) remove() error {
 	}
 	sweep(r.path)
 	dir := filepath.Dir(r.path)
-	if os.Remove(dir) == nil && filepath.Base(filepath.Dir(dir)) == "tunneld" {
-		os.Remove(filepath.Dir(dir)) // if it is empty
+	// Both, if they are empty; the first may be gone with a removal that was killed.
+	if err := os.Remove(dir); (err == nil || errors.Is(err, fs.ErrNotExist)) && filepath.Base(filepath.Dir(dir)) == "tunneld" {
+		os.Remove(filepath.Dir(dir))
 	}
 	return nil
 }

@@ -198,6 +198,19 @@ func TestApplyAndRemove(t *testing.T) {
 	w.same(before)
 }
 
+// A removal that was killed as it ended is ended.
+func TestEmptyDirectories(t *testing.T) {
+	for _, path := range []string{"var/lib/tunneld", "var/lib/tunneld/install"} {
+		w := newWorld(t)
+		before := w.state()
+		if err := os.MkdirAll(filepath.Join(w.root, path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		w.remove(w.machine("1000"), nil)
+		w.same(before)
+	}
+}
+
 // killed runs f, whose process ends when it reaches its nth point; it reports whether
 // it got so far.
 func killed(m *Machine, n int, f func()) (dead bool) {
