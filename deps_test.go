@@ -25,6 +25,7 @@ var mayImport = map[string][]string{
 	"internal/sockdiag":   {},
 	"internal/systemd":    {},
 	"internal/handover":   {"dns", "systemd"},
+	"internal/terminal":   {},
 	"internal/version":    {"status"},
 	"internal/usage":      {"nearest"},
 	"internal/logring":    {"status"},
@@ -83,13 +84,15 @@ var mayImport = map[string][]string{
 	"internal/demo": {}, // but for what is inside of it
 
 	"cmd/tunneld-helper": {"rootapi", "osdns", "osdns/machine", "version"},
-	"cmd/tunneld":        {"config", "daemon", "demo", "environ", "invoker", "localapi", "lockfile", "rootapi", "setup", "setup/launchd", "setup/loginshell", "setup/logontask", "setup/systemd", "statedir", "status", "systemd", "tls/truststore/program", "usage", "version"},
-	"cmd/tunnelctl":      {"environ", "invoker", "localapi", "status", "tls", "tls/caenv", "tls/truststore", "tls/truststore/held", "tls/verifiers", "usage", "version"},
+	"cmd/tunneld":        {"config", "daemon", "demo", "environ", "invoker", "localapi", "lockfile", "rootapi", "setup", "setup/launchd", "setup/loginshell", "setup/logontask", "setup/systemd", "statedir", "status", "systemd", "terminal", "tls/truststore/program", "usage", "version"},
+	"cmd/tunnelctl":      {"environ", "invoker", "localapi", "status", "terminal", "tls", "tls/caenv", "tls/truststore", "tls/truststore/held", "tls/verifiers", "usage", "version"},
 
 	// For tests only.
 	"internal/await":                    {},
 	"internal/isolate":                  {},
 	"internal/leakcheck":                {},
+	"internal/proxytest":                {},
+	"internal/setup/setuptest":          {"setup"},
 	"internal/manpages":                 {},
 	"internal/tls/truststore/storetest": {"tls/truststore/place"},
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tunneld/tunneld/internal/localapi"
+	"github.com/tunneld/tunneld/internal/terminal"
 	"github.com/tunneld/tunneld/internal/usage"
 )
 
@@ -50,7 +51,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	if e, ok := errors.AsType[*saidError](err); ok {
 		for line := range strings.Lines(e.said) {
-			fmt.Fprintln(stderr, printable(strings.TrimRight(line, "\n")))
+			fmt.Fprintln(stderr, terminal.Printable(strings.TrimRight(line, "\n")))
 		}
 		return e.status
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/status"
+	"github.com/tunneld/tunneld/internal/terminal"
 	"github.com/tunneld/tunneld/internal/usage"
 )
 
@@ -124,7 +125,7 @@ func (u *ui) status(s status.Status, named bool) {
 		}
 	}
 	if e := s.Environment; e != nil && e.Problem != "" {
-		fmt.Fprintf(u.out, "environment: %s\n  hint: %s\n", printable(e.Problem), e.Hint)
+		fmt.Fprintf(u.out, "environment: %s\n  hint: %s\n", terminal.Printable(e.Problem), e.Hint)
 	}
 	u.trust(s.TLS, len(s.Forwards) > 0)
 	for _, c := range s.Clusters {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/localapi"
 	"github.com/tunneld/tunneld/internal/status"
+	"github.com/tunneld/tunneld/internal/terminal"
 	localtls "github.com/tunneld/tunneld/internal/tls"
 )
 
@@ -180,7 +181,7 @@ func TestPrintable(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := printable(tt.text); got != tt.want {
+			if got := terminal.Printable(tt.text); got != tt.want {
 				t.Errorf("%q; want %q", got, tt.want)
 			}
 			var out bytes.Buffer

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/invoker"
 	"github.com/tunneld/tunneld/internal/localapi"
+	"github.com/tunneld/tunneld/internal/terminal"
 	"github.com/tunneld/tunneld/internal/tls/truststore"
 	"github.com/tunneld/tunneld/internal/usage"
 )
@@ -326,7 +327,7 @@ func (c *trustChange) refreshEnv() error {
 // show prints the plan.
 func (c *trustChange) show(steps []trustStep) {
 	if c.root != nil && !c.remove {
-		fmt.Fprintln(c.ui.out, printable(c.root.Subject.CommonName))
+		fmt.Fprintln(c.ui.out, terminal.Printable(c.root.Subject.CommonName))
 		fmt.Fprintf(c.ui.out, "  SHA-256 %s\n", truststore.Fingerprint(c.root))
 		fmt.Fprintf(c.ui.out, "  good for names in %s, for addresses of this machine, and for nothing else; until %s\n",
 			strings.Join(c.root.PermittedDNSDomains, ", "), c.root.NotAfter.Format(time.DateOnly))

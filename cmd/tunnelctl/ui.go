@@ -7,11 +7,11 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tunneld/tunneld/internal/status"
+	"github.com/tunneld/tunneld/internal/terminal"
 	"github.com/tunneld/tunneld/internal/usage"
 )
 
@@ -33,7 +33,7 @@ func (u *ui) fail(err error, hintFor func(error) string) {
 		}
 		return
 	}
-	fmt.Fprintf(u.err, "tunnelctl: error: %s\n", printable(err.Error()))
+	fmt.Fprintf(u.err, "tunnelctl: error: %s\n", terminal.Printable(err.Error()))
 	if hint := hintFor(err); hint != "" {
 		u.hint(hint)
 	}
@@ -44,22 +44,8 @@ func hasOwnText(err error) bool {
 	return err.Error() != errors.Join(err.(interface{ Unwrap() []error }).Unwrap()...).Error()
 }
 
-func (u *ui) hint(text string) { fmt.Fprintf(u.err, "tunnelctl: hint: %s\n", printable(text)) }
-func (u *ui) note(text string) { fmt.Fprintf(u.err, "tunnelctl: note: %s\n", printable(text)) }
-
-// printable is text that does no more to a terminal than to appear there: it may be
-// another's. Its lines become one.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return ' '
-		case unicode.IsPrint(r):
-			return r
-		}
-		return unicode.ReplacementChar
-	}, text)
-}
+func (u *ui) hint(text string) { fmt.Fprintf(u.err, "tunnelctl: hint: %s\n", terminal.Printable(text)) }
+func (u *ui) note(text string) { fmt.Fprintf(u.err, "tunnelctl: note: %s\n", terminal.Printable(text)) }
 
 func (u *ui) json(v any) error {
 	e := json.NewEncoder(u.out)
@@ -74,7 +60,7 @@ func (u *ui) table(rows [][]string) {
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
 		for i, cell := range row {
-			row[i] = printable(cell)
+			row[i] = terminal.Printable(cell)
 		}
 		fmt.Fprintln(w, strings.Join(row, "\t"))
 	}

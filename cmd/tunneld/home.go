@@ -16,7 +16,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +24,7 @@ import (
 	"github.com/tunneld/tunneld/internal/invoker"
 	"github.com/tunneld/tunneld/internal/setup"
 	"github.com/tunneld/tunneld/internal/statedir"
+	"github.com/tunneld/tunneld/internal/terminal"
 	"github.com/tunneld/tunneld/internal/usage"
 )
 
@@ -128,18 +128,7 @@ func (v *homeView) check() error {
 // printable is a text of the user's for root's terminal, on one line.
 func printable(text string) string {
 	const most = 4096
-	if len(text) > most {
-		text = text[:most]
-	}
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return ' '
-		case unicode.IsPrint(r):
-			return r
-		}
-		return unicode.ReplacementChar
-	}, strings.TrimSpace(text))
+	return terminal.Printable(strings.TrimSpace(text[:min(most, len(text))]))
 }
 
 // clearHome takes back what an installation, and the daemon after it, made in the home

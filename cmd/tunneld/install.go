@@ -148,17 +148,11 @@ func (i *installation) install(ctx context.Context) error {
 	if needsRoot && os.Geteuid() != 0 {
 		return withHint(errors.New("this takes root: all of it is the machine's, but for what is yours in your home directory"), i.command(who))
 	}
-	if ok, err := i.confirmed(); !ok {
+	ctx, end, err := i.begin(ctx)
+	if end == nil {
 		return err
 	}
-	ctx, stop := interruptible(ctx)
-	defer stop()
-	release, err := lock()
-	if err != nil {
-		return err
-	}
-	defer release()
-	fmt.Fprintln(i.out)
+	defer end()
 	if s.before != nil {
 		if err := s.before(ctx, standing); err != nil {
 			return err
@@ -183,6 +177,42 @@ func (i *installation) install(ctx context.Context) error {
 		return errors.New("not everything could be done: see above")
 	}
 	return nil
+}
+
+// begin asks, and then keeps other installations out until end is called, which is nil
+// if nothing is to be done.
+func (i *installation) begin(ctx context.Context) (_ context.Context, end func(), err error) {
+	if ok, err := i.confirmed(); !ok {
+		return ctx, nil, err
+	}
+	ctx, stop := interruptible(ctx)
+	release, err := lock()
+	if err != nil {
+		stop()
+		return ctx, nil, err
+	}
+	fmt.Fprintln(i.out)
+	return ctx, func() {
+		release()
+		stop()
+	}, nil
+}
+
+// view looks at the user's home. Their configuration may be bad, and the home out of
+// reach, where an installation is taken out.
+func (i *installation) view(ctx context.Context, h home, out bool) (homeView, error) {
+	view, err := h.view(ctx)
+	if err != nil {
+		if err = fmt.Errorf("look at what is user %s's: %w", h.who.Name, err); !out {
+			return view, err
+		}
+		i.say([]string{err.Error()}) // the rest is to be taken out none the less
+		return homeView{}, nil
+	}
+	if view.Problem != "" && !out {
+		return view, withHint(fmt.Errorf("user %s: %s", h.who.Name, view.Problem), "mend that first: the plan depends on it")
+	}
+	return view, nil
 }
 
 // errInterrupted: Ctrl-C, or the like.
@@ -431,17 +461,11 @@ func (i *installation) remove(ctx context.Context, who invoker.User) error {
 	if needsRoot && os.Geteuid() != 0 {
 		return withHint(errors.New("this takes root"), "sudo "+strings.Join(append([]string{os.Args[0]}, os.Args[1:]...), " "))
 	}
-	if ok, err := i.confirmed(); !ok {
+	ctx, end, err := i.begin(ctx)
+	if end == nil {
 		return err
 	}
-	ctx, stop := interruptible(ctx)
-	defer stop()
-	release, err := lock()
-	if err != nil {
-		return err
-	}
-	defer release()
-	fmt.Fprintln(i.out)
+	defer end()
 	if s.aside != nil {
 		if err := s.aside(); err != nil {
 			return err

@@ -34,12 +34,9 @@ func installed() ([]string, error) { return (&setup.Machine{Receipts: receiptDir
 // be bad.
 func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*site, error) {
 	h := home{who: who, purge: i.purge}
-	view, err := h.view(ctx)
+	view, err := i.view(ctx, h, out)
 	if err != nil {
-		return nil, fmt.Errorf("look at what is user %s's: %w", who.Name, err)
-	}
-	if view.Problem != "" && !out {
-		return nil, withHint(fmt.Errorf("user %s: %s", who.Name, view.Problem), "mend that first: the plan depends on it")
+		return nil, err
 	}
 	uid, err := strconv.Atoi(who.UID)
 	if err != nil {
@@ -60,12 +57,8 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 	if err != nil {
 		return nil, err
 	}
-	for _, item := range plan {
-		if item.Kind == setup.File && !out {
-			if err := onlyRoots(filepath.Dir(item.Path)); err != nil {
-				return nil, withHint(err, "what root runs must be out of others' reach: mend that directory")
-			}
-		}
+	if err := checkParents(plan); err != nil && !out {
+		return nil, err
 	}
 	h.config = view.Config
 	h.capture = func(ctx context.Context) error {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,16 +38,9 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 		return nil, withHint(systemd.ErrNotRunning, "run \"tunneld run\" as yourself, and see docs/helper.md for names and low ports")
 	}
 	h := home{who: who, purge: i.purge}
-	view, err := h.view(ctx)
+	view, err := i.view(ctx, h, out)
 	if err != nil {
-		if err = fmt.Errorf("look at what is user %s's: %w", who.Name, err); !out {
-			return nil, err
-		}
-		i.say([]string{err.Error()}) // the rest is to be taken out none the less
-		view = homeView{}
-	}
-	if view.Problem != "" && !out {
-		return nil, withHint(fmt.Errorf("user %s: %s", who.Name, view.Problem), "mend that first: the plan depends on it")
+		return nil, err
 	}
 	wish := systemd.Wish{
 		UID: who.UID, State: view.State, Environment: filepath.Join(view.State, environmentFile), Missing: view.Missing,
@@ -68,12 +60,8 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 	if err != nil {
 		return nil, err
 	}
-	for _, item := range plan {
-		if item.Kind == setup.File && !out {
-			if err := onlyRoots(filepath.Dir(item.Path)); err != nil {
-				return nil, withHint(err, "what root runs must be out of others' reach: mend that directory, or install the package")
-			}
-		}
+	if err := checkParents(plan); err != nil && !out {
+		return nil, err
 	}
 	h.config = view.Config
 	h.capture = func(ctx context.Context) error { return captureFromShell(ctx, who, wish.Programs().Daemon, view.State) }

@@ -11,7 +11,22 @@ import (
 	"syscall"
 
 	"github.com/tunneld/tunneld/internal/invoker"
+	"github.com/tunneld/tunneld/internal/setup"
 )
+
+// checkParents returns an error if a file of the plan would be in a directory that
+// somebody but root can change.
+func checkParents(plan []setup.Item) error {
+	for _, item := range plan {
+		if item.Kind != setup.File {
+			continue
+		}
+		if err := onlyRoots(filepath.Dir(item.Path)); err != nil {
+			return withHint(err, "what root runs must be out of others' reach: mend that directory, or install a package where there is one")
+		}
+	}
+	return nil
+}
 
 // onlyRoots returns an error if somebody but root can change what is in the directory,
 // or exchange it or one above it.

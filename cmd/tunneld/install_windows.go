@@ -49,12 +49,9 @@ func installed() ([]string, error) {
 // configuration may be bad.
 func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*site, error) {
 	h := home{who: who, purge: i.purge}
-	view, err := h.view(ctx)
+	view, err := i.view(ctx, h, out)
 	if err != nil {
-		return nil, fmt.Errorf("look at what is user %s's: %w", who.Name, err)
-	}
-	if view.Problem != "" && !out {
-		return nil, withHint(fmt.Errorf("user %s: %s", who.Name, view.Problem), "mend that first: the plan depends on it")
+		return nil, err
 	}
 	dir, err := programFiles()
 	if err != nil {

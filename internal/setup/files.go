@@ -21,13 +21,8 @@ func Sum(content []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func (m *Machine) actor(i Item) Actor {
-	r, err := m.receipt()
-	if err != nil {
-		r = &receipt{} // whoever needs it has read it
-	}
-	return m.actorOf(i.Kind, &i, r)
-}
+// actor is who makes an item of the user whose receipt it is.
+func (m *Machine) actor(i Item, r *receipt) Actor { return m.actorOf(i.Kind, &i, r) }
 
 func (m *Machine) actorOf(k Kind, i *Item, r *receipt) Actor {
 	switch k {

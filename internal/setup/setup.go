@@ -174,7 +174,7 @@ func (m *Machine) Look(ctx context.Context, plan []Item) ([]Standing, error) {
 	all := make([]Standing, 0, len(plan))
 	for _, item := range plan {
 		s := Standing{Item: item}
-		there, err := m.actor(item).Done(ctx, item.Change)
+		there, err := m.actor(item, r).Done(ctx, item.Change)
 		if err != nil {
 			s.Blocked = err.Error()
 		}
@@ -245,7 +245,7 @@ func (m *Machine) Apply(ctx context.Context, plan []Item, steps []string) (left 
 // restart has a service that runs already run what is there now, if one of the files
 // that it is made of was replaced. It says what became of it.
 func (m *Machine) restart(ctx context.Context, item Item, replaced func(path string) bool) (what string, err error) {
-	restarter, ok := m.actor(item).(Restarter)
+	restarter, ok := m.Actors[item.Kind].(Restarter)
 	if !ok || !slices.ContainsFunc(item.Runs, replaced) {
 		return there, nil
 	}
@@ -270,7 +270,7 @@ const (
 )
 
 func (m *Machine) apply(ctx context.Context, r *receipt, item Item) (what, left string, err error) {
-	actor := m.actor(item)
+	actor := m.actor(item, r)
 	done, err := actor.Done(ctx, item.Change)
 	if err != nil {
 		if item.Optional {
@@ -460,7 +460,7 @@ func (m *Machine) noted(ctx context.Context, r *receipt, plan []Item) []Change {
 		if shared, err := m.shared(item.Change); err != nil || shared {
 			continue // that a receipt cannot be read is said where something is taken back
 		}
-		if done, err := m.actor(item).Done(ctx, item.Change); err == nil && done {
+		if done, err := m.actor(item, r).Done(ctx, item.Change); err == nil && done {
 			changes = append(changes, item.Change)
 		}
 	}
