@@ -3,16 +3,12 @@ package daemon_test
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -22,50 +18,20 @@ import (
 	"github.com/tunneld/tunneld/internal/environ"
 	"github.com/tunneld/tunneld/internal/kube"
 	"github.com/tunneld/tunneld/internal/localapi"
+	"github.com/tunneld/tunneld/internal/proxytest"
 	"github.com/tunneld/tunneld/internal/status"
 )
 
 // bare has nothing in the environment of this process that a daemon may be given, but
 // for PATH, until the test ends.
 func bare(t *testing.T) {
+	proxytest.None(t)
 	for _, name := range []string{
-		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 		"AWS_PROFILE", "SSH_AUTH_SOCK", "DBUS_SESSION_BUS_ADDRESS", "LANG", "XDG_CONFIG_HOME",
 	} {
 		t.Setenv(name, "") // which has it restored
 		os.Unsetenv(name)
 	}
-}
-
-// tunnel starts a proxy that passes CONNECT on to one place, whatever it is asked for,
-// and counts what it was asked for.
-func tunnel(t *testing.T, to string, asked *atomic.Int32) *httptest.Server {
-	t.Helper()
-	p := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked.Add(1)
-		there, err := net.Dial("tcp", to)
-		if err != nil || r.Method != http.MethodConnect {
-			w.WriteHeader(http.StatusBadGateway)
-			return
-		}
-		defer there.Close()
-		here, buffered, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			return
-		}
-		defer here.Close()
-		io.WriteString(here, "HTTP/1.1 200 OK\r\n\r\n")
-		var upward sync.WaitGroup
-		upward.Go(func() {
-			io.Copy(there, buffered)
-			there.Close()
-		})
-		io.Copy(here, there)
-		here.Close()
-		upward.Wait()
-	}))
-	t.Cleanup(p.Close)
-	return p
 }
 
 // newService is a daemon that runs as the service, with nothing captured, for a
@@ -115,8 +81,7 @@ func TestEnvironmentOfAShell(t *testing.T) {
 		t.Skip("the plugin is a shell script")
 	}
 	h, bin := newService(t)
-	var asked atomic.Int32
-	proxy := tunnel(t, strings.TrimPrefix(h.URL(), "https://"), &asked)
+	proxy := proxytest.New(t, strings.TrimPrefix(h.URL(), "https://"))
 	h.awaitState(t, "tcp", status.NeedsLogin)
 	if e := h.status(t).Environment; e == nil || !strings.Contains(e.Problem, "none has been captured") || !e.Captured.IsZero() || e.Hint == "" {
 		t.Errorf("without one it is %+v", e)
@@ -133,7 +98,7 @@ func TestEnvironmentOfAShell(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 	h.carries(t)
-	if asked.Load() == 0 {
+	if proxy.Asked.Load() == 0 {
 		t.Error("the proxy was not asked")
 	}
 	if e := h.status(t).Environment; e == nil || e.Problem != "" || e.Captured.IsZero() {

@@ -1,66 +1,18 @@
 package kube_test
 
 import (
-	"io"
-	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/tunneld/tunneld/internal/await"
 	"github.com/tunneld/tunneld/internal/demo"
+	"github.com/tunneld/tunneld/internal/proxytest"
 	"github.com/tunneld/tunneld/internal/status"
 )
-
-// A proxy passes CONNECT on to one place, whatever it is asked for.
-type proxy struct {
-	*httptest.Server
-	asked atomic.Int32
-}
-
-func newProxy(t *testing.T, to string) *proxy {
-	t.Helper()
-	p := new(proxy)
-	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p.asked.Add(1)
-		there, err := net.Dial("tcp", to)
-		if err != nil || r.Method != http.MethodConnect {
-			w.WriteHeader(http.StatusBadGateway)
-			return
-		}
-		defer there.Close()
-		here, buffered, err := http.NewResponseController(w).Hijack()
-		if err != nil {
-			return
-		}
-		defer here.Close()
-		io.WriteString(here, "HTTP/1.1 200 OK\r\n\r\n")
-		var both sync.WaitGroup
-		both.Go(func() {
-			io.Copy(there, buffered)
-			there.Close()
-		})
-		io.Copy(here, there)
-		here.Close()
-		both.Wait()
-	}))
-	t.Cleanup(p.Close)
-	return p
-}
-
-// noProxy has no proxy in this process's environment until the test ends.
-func noProxy(t *testing.T) {
-	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"} {
-		t.Setenv(name, "")
-	}
-}
 
 // unresolvable is a name that the API server's certificate has, and that leads
 // nowhere but by a proxy.
@@ -69,7 +21,7 @@ const unresolvable = "https://kubernetes.default.svc:6443"
 // Whatever speaks to the API server follows the proxy of the environment, also when
 // that becomes another one; what is open by the former one stays.
 func TestProxyOfTheEnvironment(t *testing.T) {
-	noProxy(t)
+	proxytest.None(t)
 	h := newHarness(t, demo.Options{})
 	api := strings.TrimPrefix(h.URL(), "https://")
 	if err := h.WriteKubeconfig(h.kubeconfig, demo.Kubeconfig{Context: "demo", Namespace: "task-api", Server: unresolvable}); err != nil {
@@ -78,34 +30,34 @@ func TestProxyOfTheEnvironment(t *testing.T) {
 	target := h.use("task-tcp", 9000)
 	h.await(t, target.Workload, status.Offline)
 
-	first, second := newProxy(t, api), newProxy(t, api)
+	first, second := proxytest.New(t, api), proxytest.New(t, api)
 	t.Setenv("HTTPS_PROXY", first.URL)
 	h.Reload()
 	h.await(t, target.Workload, status.Idle)
-	before := first.asked.Load()
+	before := first.Asked.Load()
 	_, c := h.open(t, target)
 	echo(t, c)
-	if n := first.asked.Load(); n <= before {
+	if n := first.Asked.Load(); n <= before {
 		t.Errorf("upgrades did not go by the proxy: %d connections before, %d after", before, n)
 	}
 
 	t.Setenv("HTTPS_PROXY", second.URL)
 	h.Reload()
-	await.Until(t, "watches to go by the second proxy", func() bool { return second.asked.Load() > 0 && h.Report(target.Workload).Whole })
-	used := first.asked.Load()
+	await.Until(t, "watches to go by the second proxy", func() bool { return second.Asked.Load() > 0 && h.Report(target.Workload).Whole })
+	used := first.Asked.Load()
 	_, late := h.open(t, target)
 	echo(t, late)
 	echo(t, c)
-	if n := first.asked.Load(); n != used {
+	if n := first.Asked.Load(); n != used {
 		t.Errorf("the first proxy was asked %d times more", n-used)
 	}
 }
 
 // The kubeconfig's own proxy counts more than the environment's.
 func TestProxyOfTheKubeconfig(t *testing.T) {
-	noProxy(t)
+	proxytest.None(t)
 	h := newHarness(t, demo.Options{})
-	mine, other := newProxy(t, strings.TrimPrefix(h.URL(), "https://")), newProxy(t, "127.0.0.1:1")
+	mine, other := proxytest.New(t, strings.TrimPrefix(h.URL(), "https://")), proxytest.New(t, "127.0.0.1:1")
 	t.Setenv("HTTPS_PROXY", other.URL)
 	if err := h.WriteKubeconfig(h.kubeconfig, demo.Kubeconfig{Context: "demo", Namespace: "task-api", Server: unresolvable}); err != nil {
 		t.Fatal(err)
@@ -119,7 +71,7 @@ func TestProxyOfTheKubeconfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.await(t, h.use("task-tcp", 9000).Workload, status.Idle)
-	if n := other.asked.Load(); n != 0 {
+	if n := other.Asked.Load(); n != 0 {
 		t.Errorf("the environment's proxy was asked %d times", n)
 	}
 }

@@ -22,30 +22,15 @@ import (
 
 	"github.com/tunneld/tunneld/internal/await"
 	"github.com/tunneld/tunneld/internal/demo"
+	"github.com/tunneld/tunneld/test/internal/built"
 )
 
-// program is the daemon.
-var program string
+// bin is where the daemon is.
+var bin string
 
 func TestMain(m *testing.M) {
 	demo.RedirectKlog(nil)
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "tunneld-bin")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "tunneld")
-	build := exec.Command("go", "build", "-o", program, "../../cmd/tunneld")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
+	os.Exit(built.Main(m, &bin, "../../cmd/tunneld"))
 }
 
 // A manager plays systemd for one service.
@@ -214,7 +199,7 @@ func (m *manager) start(t *testing.T, args ...string) {
 func (m *manager) launch(t *testing.T, args ...string) {
 	t.Helper()
 	args = append([]string{
-		"-c", `export LISTEN_PID=$$ WATCHDOG_PID=$$; exec "$0" "$@"`, program,
+		"-c", `export LISTEN_PID=$$ WATCHDOG_PID=$$; exec "$0" "$@"`, filepath.Join(bin, "tunneld"),
 		"run", "--service", "--helper", "none", "--socket", filepath.Join(m.dir, "sock"),
 		"--config", filepath.Join(m.dir, "config.yaml"), "--state-dir", filepath.Join(m.dir, "state"),
 	}, args...)

@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/tunneld/tunneld/test/internal/debian"
 )
 
 // programs is a directory with all programs that run in a machine.
@@ -20,29 +22,7 @@ var programs string
 // soak says that the tests take their long form.
 var soak = os.Getenv("TUNNELD_SOAK") != ""
 
-func TestMain(m *testing.M) {
-	if os.Getuid() != 0 {
-		fmt.Fprintln(os.Stderr, "names: booting a container takes root")
-		os.Exit(2)
-	}
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "tunneld-names")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		programs = dir
-		if err = os.Chmod(dir, 0o755); err == nil { // for all users of a machine
-			err = build(dir)
-		}
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "names:", err)
-		return 2
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(debian.Main(m, &programs, build)) }
 
 // build compiles our programs, those of this directory, and the clients: the
 // same look-ups with each libc, and with Go's resolver built both ways. The probe

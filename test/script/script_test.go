@@ -28,6 +28,7 @@ import (
 
 	"github.com/tunneld/tunneld/internal/demo"
 	"github.com/tunneld/tunneld/internal/localapi"
+	"github.com/tunneld/tunneld/test/internal/built"
 )
 
 // bin is where the programs are.
@@ -35,23 +36,7 @@ var bin string
 
 func TestMain(m *testing.M) {
 	demo.RedirectKlog(nil)
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "tunneld-bin")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-o", dir, "../../cmd/tunneld", "../../cmd/tunnelctl")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
-		return 1
-	}
-	bin = dir
-	return m.Run()
+	os.Exit(built.Main(m, &bin, "../../cmd/tunneld", "../../cmd/tunnelctl"))
 }
 
 func TestScripts(t *testing.T) {

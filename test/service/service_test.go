@@ -14,6 +14,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+
+	"github.com/tunneld/tunneld/test/internal/debian"
 )
 
 // programs is a directory with all that a machine is given: our programs as they are
@@ -26,29 +28,7 @@ var soak = os.Getenv("TUNNELD_SOAK") != ""
 // The versions that there are packages of.
 const oldVersion, newVersion = "1.0.0", "1.1.0"
 
-func TestMain(m *testing.M) {
-	if os.Getuid() != 0 {
-		fmt.Fprintln(os.Stderr, "service: booting a container takes root")
-		os.Exit(2)
-	}
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "tunneld-service")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		programs = dir
-		if err = os.Chmod(dir, 0o755); err == nil { // for all users of a machine
-			err = build(dir)
-		}
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "service:", err)
-		return 2
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(debian.Main(m, &programs, build)) }
 
 // build compiles our programs and those of the tests, and makes the packages. What
 // makes load looks names up as libc does.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -18,10 +16,9 @@ import (
 
 	"github.com/tunneld/tunneld/internal/rootapi"
 	"github.com/tunneld/tunneld/internal/setup"
+	"github.com/tunneld/tunneld/internal/setup/setuptest"
 	units "github.com/tunneld/tunneld/packaging/systemd"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 func wish() Wish {
 	return Wish{
@@ -53,49 +50,16 @@ func TestPlan(t *testing.T) {
 			}
 			var text strings.Builder
 			for _, i := range plan {
-				fmt.Fprintf(&text, "%s: %s %s", i.Step, i.Kind, i.Path)
-				if i.Mode != 0 {
-					fmt.Fprintf(&text, " %04o", i.Mode)
-				}
-				if i.Target != "" {
-					fmt.Fprintf(&text, " -> %s", i.Target)
-				}
-				if len(i.Missing) > 0 {
-					fmt.Fprintf(&text, " missing %q", i.Missing)
-				}
-				if len(i.Runs) > 0 {
-					fmt.Fprintf(&text, " runs %q", i.Runs)
-				}
-				if i.Optional {
-					text.WriteString(" optional")
-				}
-				text.WriteByte('\n')
+				text.WriteString(setuptest.Line(i))
 				for line := range strings.Lines(string(i.Content)) {
 					text.WriteString("    " + line)
 				}
 				if len(i.Content) > 0 && !strings.HasSuffix(string(i.Content), "\n") {
 					text.WriteByte('\n')
 				}
-				if i.Kind == setup.File && i.SHA256 != setup.Sum(i.Content) {
-					t.Errorf("%s has the sum of something else", i.Path)
-				}
-				if i.Why == "" || i.Undo == "" {
-					t.Errorf("%s %s says neither why it is, nor how it is undone", i.Kind, i.Path)
-				}
 			}
-			golden := filepath.Join("testdata", tt.name+".golden")
-			if *update {
-				if err := os.WriteFile(golden, []byte(text.String()), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), text.String()); diff != "" {
-				t.Errorf("the plan differs from %s (-want +got):\n%s", golden, diff)
-			}
+			setuptest.Check(t, plan)
+			setuptest.Golden(t, tt.name+".golden", []byte(text.String()))
 		})
 	}
 }
