@@ -73,7 +73,7 @@ var mayImport = map[string][]string{
 	"internal/setup/systemd": {"setup"},
 	"packaging/systemd":      {},
 	// A shell that is run for its environment knows on whose behalf.
-	"internal/setup/loginshell": {"invoker"},
+	"internal/setup/loginshell": {"invoker", "terminal"},
 	// They run programs of the system in the way that those for trust stores are.
 	"internal/setup/launchd":   {"setup", "tls/truststore/program"},
 	"internal/setup/logontask": {"setup", "tls/truststore/program"},

@@ -28,9 +28,6 @@ import (
 	"github.com/tunneld/tunneld/internal/usage"
 )
 
-// environmentFile is the captured environment's name in the state directory.
-const environmentFile = "environment.json"
-
 // A homeView is what an installation has to know of what is the user's. Root does
 // not look below a home directory itself: a process of the user's does.
 type homeView struct {
@@ -145,7 +142,7 @@ func clearHome(path string, missing []string, environment, purge bool) (kept []s
 		}
 	}
 	if environment {
-		if err := removeFile(filepath.Join(state, environmentFile)); err != nil {
+		if err := removeFile(environ.Path(state)); err != nil {
 			return nil, err
 		}
 		return nil, nil
@@ -309,7 +306,7 @@ func (h home) view(ctx context.Context) (v homeView, err error) {
 func (h home) inProcess() bool { return runtime.GOOS == "windows" }
 
 // isEnvironment tells the two changes of the kind apart.
-func isEnvironment(c setup.Change) bool { return filepath.Base(c.Path) == environmentFile }
+func isEnvironment(c setup.Change) bool { return c.Path == environ.Path(filepath.Dir(c.Path)) }
 
 // Done implements setup.Actor. That the daemon may keep something is no change until
 // it does.

@@ -5,10 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strconv"
 	"strings"
 
+	"github.com/tunneld/tunneld/internal/environ"
 	"github.com/tunneld/tunneld/internal/invoker"
 	"github.com/tunneld/tunneld/internal/rootapi"
 	"github.com/tunneld/tunneld/internal/setup"
@@ -45,7 +45,7 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 	wish := launchd.Wish{
 		Policy: setup.Policy{UID: who.UID, Domain: view.Domain, Addresses: view.Addresses, Ports: view.Ports},
 		Home:   who.Home, Socket: rootapi.DefaultSocket(uid),
-		State: view.State, Environment: filepath.Join(view.State, environmentFile), Missing: view.Missing,
+		State: view.State, Environment: environ.Path(view.State), Missing: view.Missing,
 		Without: i.without,
 	}
 	if !out {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/tunneld/tunneld/internal/environ"
 	"github.com/tunneld/tunneld/internal/invoker"
 	"github.com/tunneld/tunneld/internal/setup"
 	"github.com/tunneld/tunneld/internal/setup/systemd"
@@ -43,7 +44,7 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 		return nil, err
 	}
 	wish := systemd.Wish{
-		UID: who.UID, State: view.State, Environment: filepath.Join(view.State, environmentFile), Missing: view.Missing,
+		UID: who.UID, State: view.State, Environment: environ.Path(view.State), Missing: view.Missing,
 		Domain: view.Domain, Addresses: view.Addresses, Ports: view.Ports,
 		Packaged: packaged(), Units: units.Units, Without: i.without,
 	}

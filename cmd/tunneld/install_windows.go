@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/windows"
 
+	"github.com/tunneld/tunneld/internal/environ"
 	"github.com/tunneld/tunneld/internal/invoker"
 	"github.com/tunneld/tunneld/internal/setup"
 	"github.com/tunneld/tunneld/internal/setup/logontask"
@@ -63,7 +64,7 @@ func (i *installation) site(ctx context.Context, who invoker.User, out bool) (*s
 	}
 	wish := logontask.Wish{
 		SID: who.UID, ProgramFiles: dir, System: system,
-		State: view.State, Environment: filepath.Join(view.State, environmentFile), Missing: view.Missing,
+		State: view.State, Environment: environ.Path(view.State), Missing: view.Missing,
 		Domain: view.Domain, Without: i.without,
 	}
 	if !out {

@@ -14,7 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
-	"unicode"
+
+	"github.com/tunneld/tunneld/internal/terminal"
 )
 
 // run runs the shell once.
@@ -93,12 +94,7 @@ func (p *printed) has(line string) bool {
 // last is the last line, for an error; it is not trusted to be text.
 func (p *printed) last() string {
 	lines := bytes.Split(bytes.TrimSpace(p.text), []byte("\n"))
-	line := strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, string(bytes.ToValidUTF8(lines[len(lines)-1], nil)))
+	line := terminal.Printable(string(lines[len(lines)-1]))
 	if line == "" {
 		return ""
 	}
